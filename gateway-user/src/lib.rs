@@ -1,0 +1,5 @@
+//! The gateway as a library: what `aoai-gateway` runs.
+#![forbid(unsafe_code)]
+
+pub mod names;
+pub mod units;

@@ -1,0 +1,2 @@
+//! The `aoai-gateway` command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The Azure simulator and the harness of the end-to-end tests.
