@@ -1,0 +1,468 @@
+//! One tenant's counters, and the one place where a call is let in or refused.
+//!
+//! Everything a decision needs is behind one short lock, so `settled + held ≤ limit` holds between any two calls
+//! whatever their order. Under a strict ceiling a call holds its prompt and an output slice before a byte goes
+//! upstream, and is settled to what it really used; under a soft one it holds its prompt only and may overshoot.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::Now;
+use super::period::{Period, Quota};
+use super::window::Window;
+use crate::units::{NanoDollars, Prices, TokenPrice, Tokens};
+
+/// The fewest output tokens worth sending a call upstream for.
+const LEAST_SLICE: u64 = 16;
+/// A call that names no output limit gets this part of what is free, so that as many more find room beside it.
+const UNNAMED_SHARE: u64 = 4;
+/// A call that names its output limit gets this part of what is free when the limit is larger.
+const NAMED_SHARE: u64 = 2;
+/// How soon to come back when only open calls stand in the way: they may end at any moment.
+const WAIT_FOR_OPEN_CALLS: Duration = Duration::from_secs(1);
+
+/// Whether a budget may be overshot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Ceiling {
+    /// Never: a call holds what it may use before it is forwarded.
+    #[default]
+    Strict,
+    /// By calls already under way: a call is let in while its prompt fits, and settled afterwards.
+    Soft,
+}
+
+/// What a tenant may use. `None` is no limit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Calls let in within any minute.
+    pub calls_per_minute: Option<NonZeroU32>,
+    /// Tokens, prompt and answer, within any minute.
+    pub tokens_per_minute: Option<NonZeroU32>,
+    /// Calls open at once.
+    pub concurrent_calls: Option<NonZeroU32>,
+    /// Budgets of calendar periods.
+    pub quotas: Box<[Quota]>,
+    /// Whether the token limits may be overshot.
+    pub ceiling: Ceiling,
+}
+
+/// What a call asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask {
+    /// The prompt's tokens, or an upper bound of them.
+    pub prompt: Tokens,
+    /// The most output tokens that the caller named, over all choices.
+    pub output_named: Option<Tokens>,
+    /// The most output tokens that the model gives, over all choices; zero where there is no output.
+    pub output_most: Tokens,
+    /// What the tokens cost.
+    pub prices: Prices,
+}
+
+/// What a call was let in with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grant {
+    /// Output tokens held for it; under a soft ceiling none are, and the caller's own limit stands.
+    pub output: Option<Tokens>,
+    /// Calls that the tenant may still make at this moment.
+    pub calls_left: Option<u32>,
+    /// Tokens of the minute that are neither used nor held.
+    pub tokens_left: Option<Tokens>,
+}
+
+/// Which limit stood in the way, and how long until it no longer does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// Calls per minute.
+    Calls {
+        /// Calls per minute.
+        limit: u32,
+        /// Until a call's slot leaves the window.
+        wait: Duration,
+    },
+    /// Calls open at once.
+    Concurrency {
+        /// Calls at once.
+        limit: u32,
+        /// A guess: nobody knows when an open call ends.
+        wait: Duration,
+    },
+    /// Tokens per minute.
+    Tokens {
+        /// Tokens per minute.
+        limit: Tokens,
+        /// Until enough slots have left the window.
+        wait: Duration,
+    },
+    /// The prompt alone is larger than the minute's whole budget: waiting does not help.
+    Prompt {
+        /// Tokens per minute.
+        limit: Tokens,
+        /// What the prompt was estimated at.
+        prompt: Tokens,
+    },
+    /// Tokens of a calendar period.
+    TokenQuota {
+        /// Tokens per period.
+        limit: Tokens,
+        /// Which period.
+        period: Period,
+        /// When the next one starts, in seconds since 1970-01-01 UTC.
+        ends_at: u64,
+    },
+    /// Money of a calendar period.
+    SpendQuota {
+        /// Dollars per period.
+        limit: NanoDollars,
+        /// Which period.
+        period: Period,
+        /// When the next one starts, in seconds since 1970-01-01 UTC.
+        ends_at: u64,
+    },
+}
+
+/// What a call used, in the end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Used {
+    /// Prompt and output tokens.
+    pub tokens: Tokens,
+    /// The output tokens among them.
+    pub output: Tokens,
+    /// What they cost.
+    pub cost: NanoDollars,
+}
+
+/// One call's part of an account's held amounts. Only [`Account`] changes it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Slots among the open calls: one, or none once it was given back.
+    slots: u32,
+    prompt: Tokens,
+    output: Tokens,
+    cost: NanoDollars,
+    /// Already booked of the output, and no longer held.
+    spent: Used,
+}
+
+impl Held {
+    /// Output tokens held or already spent: the most that the call may produce.
+    #[must_use]
+    pub fn output_allowed(&self) -> Tokens {
+        self.output.saturating_add(self.spent.output)
+    }
+
+    fn tokens(&self) -> Tokens {
+        self.prompt.saturating_add(self.output)
+    }
+}
+
+/// A tenant's counters at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counters {
+    /// Calls let in within the last minute.
+    pub calls_in_window: u64,
+    /// Tokens settled within the last minute.
+    pub tokens_in_window: Tokens,
+    /// Tokens that open calls hold.
+    pub tokens_held: Tokens,
+    /// Money that open calls hold.
+    pub cost_held: NanoDollars,
+    /// Open calls.
+    pub open_calls: u32,
+    /// Settled use of the running periods, in the order of [`Period::ALL`].
+    pub periods: [Used; Period::ALL.len()],
+}
+
+/// One tenant's counters.
+#[derive(Debug, Default)]
+pub struct Account {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    calls: Window,
+    tokens: Window,
+    held: Tokens,
+    cost_held: NanoDollars,
+    open_calls: u32,
+    /// A slowly sinking peak of the outputs settled: what an answer of this tenant may well need.
+    typical_output: u64,
+    books: [Book; Period::ALL.len()],
+}
+
+/// The settled use of one running period.
+#[derive(Debug, Clone, Copy, Default)]
+struct Book {
+    ends_at: u64,
+    tokens: Tokens,
+    cost: NanoDollars,
+}
+
+impl Account {
+    /// Lets a call in, or says which limit stands in the way. What is let in holds tokens, money and a slot until
+    /// [`Account::settle`] or [`Account::release`] is given the same [`Held`].
+    ///
+    /// # Errors
+    /// [`Refused`] names the limit; nothing was counted then.
+    pub fn admit(&self, limits: &Limits, ask: &Ask, now: Now) -> Result<(Held, Grant), Refused> {
+        let mut state = self.state.lock();
+        let calls_used = state.calls.used(now);
+        if let Some(limit) = limits.calls_per_minute
+            && calls_used >= u64::from(limit.get())
+        {
+            let wait = state.calls.wait_until_freed(now, calls_used + 1 - u64::from(limit.get()));
+            return Err(Refused::Calls { limit: limit.get(), wait: wait.unwrap_or(WAIT_FOR_OPEN_CALLS) });
+        }
+        if let Some(limit) = limits.concurrent_calls
+            && state.open_calls >= limit.get()
+        {
+            return Err(Refused::Concurrency { limit: limit.get(), wait: WAIT_FOR_OPEN_CALLS });
+        }
+        let output = state.output_slice(limits, ask, now)?;
+        let held = Held {
+            slots: 1,
+            prompt: ask.prompt,
+            output,
+            cost: cost_bound(&ask.prices, ask.prompt, output),
+            spent: Used::default(),
+        };
+        state.hold(held.tokens(), held.cost);
+        state.open_calls += held.slots;
+        state.calls.add(now, 1);
+        let grant = Grant {
+            output: match limits.ceiling {
+                Ceiling::Strict => Some(output),
+                Ceiling::Soft => None,
+            },
+            calls_left: limits.calls_per_minute.map(|limit| {
+                limit.get().saturating_sub(u32::try_from(calls_used).unwrap_or(u32::MAX).saturating_add(1))
+            }),
+            tokens_left: limits.tokens_per_minute.map(|limit| state.tokens_left(limit, now)),
+        };
+        Ok((held, grant))
+    }
+
+    /// Holds `more` output tokens for an open call if every limit has room for them.
+    pub fn grow(&self, limits: &Limits, held: &mut Held, more: Tokens, prices: &Prices, now: Now) -> bool {
+        let mut state = self.state.lock();
+        if let Ok(room) = state.room(limits, Tokens::ZERO, LEAST_SLICE, prices, now)
+            && room >= more
+        {
+            let cost = cost_bound(prices, Tokens::ZERO, more);
+            state.hold(more, cost);
+            held.output = held.output.saturating_add(more);
+            held.cost = held.cost.saturating_add(cost);
+            return true;
+        }
+        false
+    }
+
+    /// Gives back what a prompt was held for beyond its closer estimate.
+    pub fn shrink_prompt(&self, held: &mut Held, estimate: Tokens, prices: &Prices) {
+        let surplus = held.prompt.saturating_sub(estimate);
+        let cost = held.cost.saturating_sub(cost_bound(prices, held.prompt.min(estimate), held.output));
+        held.prompt = held.prompt.saturating_sub(surplus);
+        held.cost = held.cost.saturating_sub(cost);
+        self.state.lock().unhold(surplus, cost);
+    }
+
+    /// Books output that has been seen on a stream, at the moment it was seen, instead of holding it to the end.
+    pub fn spend(&self, held: &mut Held, output: Tokens, prices: &Prices, now: Now) {
+        let cost = prices.cost(Tokens::ZERO, Tokens::ZERO, output);
+        let (from_hold, cost_from_hold) = (output.min(held.output), cost.min(held.cost));
+        held.output = held.output.saturating_sub(from_hold);
+        held.cost = held.cost.saturating_sub(cost_from_hold);
+        held.spent.tokens = held.spent.tokens.saturating_add(output);
+        held.spent.output = held.spent.output.saturating_add(output);
+        held.spent.cost = held.spent.cost.saturating_add(cost);
+        let mut state = self.state.lock();
+        state.unhold(from_hold, cost_from_hold);
+        state.book(Used { tokens: output, output, cost }, Used::default(), now);
+    }
+
+    /// Books what a call used and frees what it held.
+    ///
+    /// A use beyond what was held is booked all the same: it is a debt that the window and the periods carry.
+    pub fn settle(&self, held: &Held, used: Used, now: Now) {
+        let mut state = self.state.lock();
+        state.free(held);
+        state.book(used, held.spent, now);
+        let output = used.output.get();
+        state.typical_output =
+            state.typical_output.max(output) - state.typical_output.saturating_sub(output) / 16;
+    }
+
+    /// Frees what a call held that used nothing beyond what was spent already.
+    pub fn release(&self, held: &Held) {
+        self.state.lock().free(held);
+    }
+
+    /// Reads every counter.
+    pub fn counters(&self, now: Now) -> Counters {
+        let mut state = self.state.lock();
+        state.roll(now);
+        Counters {
+            calls_in_window: state.calls.used(now),
+            tokens_in_window: Tokens::new(state.tokens.used(now)),
+            tokens_held: state.held,
+            cost_held: state.cost_held,
+            open_calls: state.open_calls,
+            periods: state.books.map(|book| Used {
+                tokens: book.tokens,
+                output: Tokens::ZERO,
+                cost: book.cost,
+            }),
+        }
+    }
+}
+
+impl State {
+    /// How many output tokens to hold for a call.
+    fn output_slice(&mut self, limits: &Limits, ask: &Ask, now: Now) -> Result<Tokens, Refused> {
+        let wanted = ask.output_named.map_or(ask.output_most, |named| named.min(ask.output_most)).get();
+        let least = match limits.ceiling {
+            Ceiling::Strict => LEAST_SLICE.min(wanted),
+            Ceiling::Soft => 0,
+        };
+        let mut enough = least;
+        if let Some(limit) = limits.tokens_per_minute {
+            let limit = u64::from(limit.get());
+            if ask.prompt.get().saturating_add(least) > limit {
+                return Err(Refused::Prompt { limit: Tokens::new(limit), prompt: ask.prompt });
+            }
+            if limits.ceiling == Ceiling::Strict {
+                // An answer cut short at a sliver of the budget helps nobody: where the tenant's answers are known to
+                // need more, the call waits for that much, up to a part of the budget that it is sure to see again.
+                enough =
+                    self.typical_output.min(limit / 16).max(least).min(wanted).min(limit - ask.prompt.get());
+            }
+        }
+        let room = self.room(limits, ask.prompt, enough, &ask.prices, now)?.get();
+        if limits.ceiling == Ceiling::Soft {
+            return Ok(Tokens::ZERO);
+        }
+        let share = if ask.output_named.is_some() { NAMED_SHARE } else { UNNAMED_SHARE };
+        let fair = (room / share).max(self.typical_output).max(enough);
+        Ok(Tokens::new(wanted.min(fair).min(room)))
+    }
+
+    /// How many output tokens every limit has room for beside a prompt; refused where that is fewer than `enough`.
+    fn room(
+        &mut self,
+        limits: &Limits,
+        prompt: Tokens,
+        enough: u64,
+        prices: &Prices,
+        now: Now,
+    ) -> Result<Tokens, Refused> {
+        self.roll(now);
+        let mut room = u64::MAX;
+        for quota in &limits.quotas {
+            match *quota {
+                Quota::Tokens { limit, period } => {
+                    let book = self.books[period.index()];
+                    let taken = book.tokens.saturating_add(self.held).saturating_add(prompt);
+                    room = room.min(fits(limit.get(), taken.get(), enough).ok_or(Refused::TokenQuota {
+                        limit,
+                        period,
+                        ends_at: book.ends_at,
+                    })?);
+                }
+                Quota::Spend { limit, period } => {
+                    let book = self.books[period.index()];
+                    let prompt_cost = cost_bound(prices, prompt, Tokens::ZERO);
+                    let taken = book.cost.saturating_add(self.cost_held).saturating_add(prompt_cost);
+                    let enough_cost = cost_bound(prices, Tokens::ZERO, Tokens::new(enough));
+                    let free = fits(limit.get(), taken.get(), enough_cost.get())
+                        .ok_or(Refused::SpendQuota { limit, period, ends_at: book.ends_at })?;
+                    room = room.min(affordable(free, prices.output));
+                }
+            }
+        }
+        if let Some(limit) = limits.tokens_per_minute {
+            let limit = u64::from(limit.get());
+            let used = self.tokens.used(now);
+            let taken = used.saturating_add(self.held.get()).saturating_add(prompt.get());
+            room = room.min(match fits(limit, taken, enough) {
+                Some(free) => free,
+                None => {
+                    let excess = taken.saturating_add(enough).saturating_sub(limit);
+                    let wait = self.tokens.wait_until_freed(now, excess).unwrap_or(WAIT_FOR_OPEN_CALLS);
+                    return Err(Refused::Tokens { limit: Tokens::new(limit), wait });
+                }
+            });
+        }
+        Ok(Tokens::new(room))
+    }
+
+    fn tokens_left(&mut self, limit: NonZeroU32, now: Now) -> Tokens {
+        Tokens::new(
+            u64::from(limit.get()).saturating_sub(self.tokens.used(now)).saturating_sub(self.held.get()),
+        )
+    }
+
+    fn hold(&mut self, tokens: Tokens, cost: NanoDollars) {
+        self.held = self.held.saturating_add(tokens);
+        self.cost_held = self.cost_held.saturating_add(cost);
+    }
+
+    fn unhold(&mut self, tokens: Tokens, cost: NanoDollars) {
+        self.held = self.held.saturating_sub(tokens);
+        self.cost_held = self.cost_held.saturating_sub(cost);
+    }
+
+    fn free(&mut self, held: &Held) {
+        self.unhold(held.tokens(), held.cost);
+        self.open_calls = self.open_calls.saturating_sub(held.slots);
+    }
+
+    /// Books `used` less what of it was `spent` before. The window keeps a surplus that was spent, since nobody knows
+    /// which slot it is in; the periods are put right.
+    fn book(&mut self, used: Used, spent: Used, now: Now) {
+        self.tokens.add(now, used.tokens.saturating_sub(spent.tokens).get());
+        self.roll(now);
+        for book in &mut self.books {
+            book.tokens = book.tokens.saturating_add(used.tokens).saturating_sub(spent.tokens);
+            book.cost = book.cost.saturating_add(used.cost).saturating_sub(spent.cost);
+        }
+    }
+
+    /// Starts the books anew whose period has ended. A clock set back changes nothing.
+    fn roll(&mut self, now: Now) {
+        // The hour ends first, so that one comparison settles the common case.
+        if now.utc_seconds < self.books[Period::Hourly.index()].ends_at {
+            return;
+        }
+        for (book, period) in self.books.iter_mut().zip(Period::ALL) {
+            if now.utc_seconds >= book.ends_at {
+                let (_, ends_at) = period.around(now.utc_seconds);
+                *book = Book { ends_at, ..Book::default() };
+            }
+        }
+    }
+}
+
+/// What is left of a limit when so much is taken, if that is enough.
+const fn fits(limit: u64, taken: u64, enough: u64) -> Option<u64> {
+    match limit.checked_sub(taken) {
+        Some(free) if free >= enough => Some(free),
+        _ => None,
+    }
+}
+
+/// The most that a call can cost: no prompt token is cheaper for having been cached.
+fn cost_bound(prices: &Prices, prompt: Tokens, output: Tokens) -> NanoDollars {
+    let input = prices.input.max(prices.cached_input);
+    Prices { input, ..*prices }.cost(prompt, Tokens::ZERO, output)
+}
+
+fn affordable(nano_dollars: u64, price: TokenPrice) -> u64 {
+    let tokens = (u128::from(nano_dollars) * 1000).checked_div(u128::from(price.pico_dollars()));
+    tokens.map_or(u64::MAX, |tokens| u64::try_from(tokens).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests;

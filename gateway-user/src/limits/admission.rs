@@ -1,0 +1,69 @@
+//! What one call holds of its tenant's account, given back on every way out.
+
+use std::sync::Arc;
+
+use super::Now;
+use super::account::{Account, Ask, Grant, Held, Limits, Refused, Used};
+use crate::units::{Prices, Tokens};
+
+/// A call that was let in. Dropped unsettled, it frees what it held and books nothing more.
+#[derive(Debug)]
+pub struct Admission {
+    account: Arc<Account>,
+    prices: Prices,
+    held: Held,
+}
+
+impl Admission {
+    /// Lets a call in.
+    ///
+    /// # Errors
+    /// [`Refused`] names the limit that stands in the way.
+    pub fn admit(
+        account: &Arc<Account>,
+        limits: &Limits,
+        ask: &Ask,
+        now: Now,
+    ) -> Result<(Self, Grant), Refused> {
+        let (held, grant) = account.admit(limits, ask, now)?;
+        Ok((Self { account: Arc::clone(account), prices: ask.prices, held }, grant))
+    }
+
+    /// The most output tokens that the call may produce as things stand.
+    #[must_use]
+    pub fn output_allowed(&self) -> Tokens {
+        self.held.output_allowed()
+    }
+
+    /// What the call's tokens cost.
+    #[must_use]
+    pub const fn prices(&self) -> &Prices {
+        &self.prices
+    }
+
+    /// Holds `more` output tokens, if the limits have room for them.
+    pub fn grow(&mut self, limits: &Limits, more: Tokens, now: Now) -> bool {
+        self.account.grow(limits, &mut self.held, more, &self.prices, now)
+    }
+
+    /// Gives back what the prompt was held for beyond its closer estimate.
+    pub fn shrink_prompt(&mut self, estimate: Tokens) {
+        self.account.shrink_prompt(&mut self.held, estimate, &self.prices);
+    }
+
+    /// Books output as it is seen.
+    pub fn spend(&mut self, output: Tokens, now: Now) {
+        self.account.spend(&mut self.held, output, &self.prices, now);
+    }
+
+    /// Books what the call used, and ends it.
+    pub fn settle(mut self, used: Used, now: Now) {
+        self.account.settle(&std::mem::take(&mut self.held), used, now);
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.account.release(&self.held);
+    }
+}
