@@ -1,0 +1,108 @@
+//! One kept-alive HTTP/1.1 connection to a backend, driven by the call that uses it.
+//!
+//! hyper splits a client connection into a handle that sends requests and a driver that moves the bytes, joined by
+//! channels and meant for two tasks. Here both live in the task of the call: whenever the call is polled it polls the
+//! driver first, so that a request or a chunk costs no wake-up of another task. Only the driver waits for the socket;
+//! the other ends of hyper's channels are polled with a waker that does nothing, because they can only become ready
+//! by the driver's own progress.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body as _, Frame};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
+
+use super::body::RequestBody;
+
+/// What carries the bytes: TLS, or plain TCP to a loopback address.
+pub(crate) type Transport = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
+/// Why a request got no response.
+#[derive(Debug)]
+pub(crate) enum SendError {
+    /// The connection was closed before any of the request was written; it can go over another one.
+    Unsent(Box<Request<RequestBody>>),
+    /// The connection broke after the request, or a part of it, was written.
+    Broken(hyper::Error),
+    /// The connection was closed without a response.
+    Closed,
+}
+
+/// A connection to a backend, idle or in use by one call.
+pub(crate) struct Connection {
+    sender: http1::SendRequest<RequestBody>,
+    driver: http1::Connection<TokioIo<Transport>, RequestBody>,
+    driver_ended: bool,
+}
+
+impl Connection {
+    /// Makes an HTTP connection of a byte stream. Nothing is sent yet.
+    pub(crate) async fn new(transport: Transport) -> Result<Self, hyper::Error> {
+        let (sender, driver) = http1::Builder::new().handshake(TokioIo::new(transport)).await?;
+        Ok(Self { sender, driver, driver_ended: false })
+    }
+
+    /// Whether the connection is open and has no exchange under way. Notices a close that has reached the socket.
+    pub(crate) fn is_reusable(&mut self) -> bool {
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        !self.driver_ended && self.sender.is_ready()
+    }
+
+    /// Sends a request and waits for the head of its response.
+    pub(crate) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, SendError> {
+        let mut response = pin!(self.sender.try_send_request(request));
+        let driver = &mut self.driver;
+        let driver_ended = &mut self.driver_ended;
+        let result = poll_fn(|cx| {
+            *driver_ended = *driver_ended || Pin::new(&mut *driver).poll(cx).is_ready();
+            match response.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(result) => Poll::Ready(Some(result)),
+                Poll::Pending if *driver_ended => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await;
+        match result {
+            Some(Ok(response)) => Ok(response),
+            Some(Err(mut error)) => Err(match error.take_message() {
+                Some(request) => SendError::Unsent(Box::new(request)),
+                None => SendError::Broken(error.into_error()),
+            }),
+            None => Err(SendError::Closed),
+        }
+    }
+
+    /// The next frame of the body of the response that this connection is receiving.
+    pub(crate) fn poll_frame(
+        &mut self,
+        body: &mut Incoming,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let mut noop = Context::from_waker(Waker::noop());
+        // The first poll tells the driver that the body is wanted, the second takes what the driver then read.
+        if let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(&mut noop) {
+            return Poll::Ready(frame);
+        }
+        self.drive(cx);
+        Pin::new(body).poll_frame(&mut noop)
+    }
+
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        // An error of the driver is told to the request or body that it broke; here it only means the end.
+        self.driver_ended = self.driver_ended || Pin::new(&mut self.driver).poll(cx).is_ready();
+    }
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("driver_ended", &self.driver_ended).finish_non_exhaustive()
+    }
+}
