@@ -1,5 +1,8 @@
 //! The gateway as a library: what `aoai-gateway` runs.
 #![forbid(unsafe_code)]
 
+pub mod config;
 pub mod names;
+pub mod secret;
+pub mod tenant;
 pub mod units;
