@@ -1,6 +1,10 @@
 //! The gateway as a library: what `aoai-gateway` runs.
 #![forbid(unsafe_code)]
 
+pub mod config;
 pub mod limits;
 pub mod names;
+pub mod request;
+pub mod secret;
+pub mod tenant;
 pub mod units;

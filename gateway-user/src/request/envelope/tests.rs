@@ -1,0 +1,98 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn parse(body: &str) -> Result<Envelope<'_>, EnvelopeError> {
+    Envelope::parse(body.as_bytes())
+}
+
+#[test]
+fn fields_are_read_where_they_stand() {
+    let body = r#" {"model":"chat","max_tokens": 20 ,"stream":true,"n":3,"best_of":2,"messages":[{"n":9}]}"#;
+    let envelope = parse(body).unwrap();
+    assert_eq!(envelope.model.as_deref(), Some("chat"));
+    assert!(envelope.stream);
+    assert_eq!(envelope.choices, 3);
+    assert_eq!(envelope.named_cap(), Some((CapKey::MaxTokens, 20)));
+    assert_eq!(body.get(envelope.caps[0].clone().unwrap().value), Some("20"));
+    assert_eq!(envelope.fields_start, 2);
+}
+
+#[test]
+fn an_escaped_name_is_the_same_field() {
+    let envelope = parse(r#"{"mod\u0065l":"ch\u0061t"}"#).unwrap();
+    assert_eq!(envelope.model.as_deref(), Some("chat"));
+    assert_eq!(parse(r#"{"mod\u0065l":"a","model":"b"}"#).unwrap_err(), EnvelopeError::Duplicate("model"));
+}
+
+#[test]
+fn what_could_be_read_in_two_ways_is_refused() {
+    for body in [
+        r#"{"model":"a","model":"a"}"#,
+        r#"{"stream":true,"stream":false}"#,
+        r#"{"Stream":true}"#,
+        r#"{"MAX_TOKENS":5}"#,
+        r#"{"max_tokens":1,"max_completion_tokens":2}"#,
+        r#"{"stream_options":{"include_usage":true,"include_usage":false}}"#,
+        r#"{"stream_options":{"Include_Usage":true}}"#,
+    ] {
+        assert!(parse(body).is_err(), "{body}");
+    }
+}
+
+#[test]
+fn values_of_the_wrong_kind_are_named() {
+    for (body, key) in [
+        (r#"{"model":5}"#, "model"),
+        (r#"{"stream":"true"}"#, "stream"),
+        (r#"{"max_tokens":-1}"#, "max_tokens"),
+        (r#"{"max_tokens":1.5}"#, "max_tokens"),
+        (r#"{"n":"2"}"#, "n"),
+        (r#"{"stream_options":[]}"#, "stream_options"),
+        (r#"{"background":1}"#, "background"),
+    ] {
+        assert!(
+            matches!(parse(body), Err(EnvelopeError::Value { key: found, .. }) if found == key),
+            "{body}"
+        );
+    }
+}
+
+#[test]
+fn garbage_is_a_syntax_error() {
+    let deep = "[".repeat(100_000);
+    for body in ["", "null", "[]", "{", "{\"a\":}", "\"text\"", "{}{}", "{\"a\":1,}", &deep] {
+        assert!(matches!(parse(body), Err(EnvelopeError::Syntax(_))), "{body:.20}");
+    }
+    assert_eq!(Envelope::parse(b"{\"a\":\"\xff\"}"), Err(EnvelopeError::Encoding(6)));
+}
+
+#[test]
+fn what_escapes_metering_is_seen() {
+    for (body, expected) in [
+        (r#"{"background":true}"#, Some(Unmeterable::Background)),
+        (r#"{"background":false}"#, None),
+        (r#"{"previous_response_id":"resp_1"}"#, Some(Unmeterable::StoredInput("previous_response_id"))),
+        (r#"{"previous_response_id":null}"#, None),
+        (r#"{"prompt":{"id":"p"}}"#, Some(Unmeterable::StoredInput("prompt"))),
+        (r#"{"prompt":"text"}"#, None),
+        (r#"{"tools":[{"type":"function"},{"type":"web_search"}]}"#, Some(Unmeterable::HostedTool)),
+        (r#"{"tools":[{"type":"function","function":{"name":"f"}}]}"#, None),
+    ] {
+        assert_eq!(parse(body).unwrap().unmeterable, expected, "{body}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
+        if let Ok(envelope) = Envelope::parse(&body) {
+            prop_assert_eq!(body[envelope.fields_start - 1], b'{');
+        }
+    }
+
+    #[test]
+    fn no_object_panics(body in r#"\{("(model|stream|n|max_tokens|stream_options|tools)":(null|1|"a"|\{\}|\[1\]|true),?){0,4}\}"#) {
+        let _checked = Envelope::parse(body.as_bytes());
+    }
+}

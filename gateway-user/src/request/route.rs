@@ -1,0 +1,130 @@
+//! The route table. A route is metered or it does not exist.
+
+use http::Method;
+
+/// What a call asks a model for; it decides how the body is read and how usage is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Api {
+    /// `chat/completions`.
+    ChatCompletions,
+    /// `completions`, the older one.
+    Completions,
+    /// `embeddings`.
+    Embeddings,
+    /// `responses`.
+    Responses,
+}
+
+/// Where a request goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route<'a> {
+    /// A metered call.
+    Call {
+        /// What is asked for.
+        api: Api,
+        /// The deployment, where the path names it; else the body's `model` does.
+        deployment: Option<&'a str>,
+    },
+    /// `GET /openai/v1/models`: what the caller may use, answered here.
+    Models,
+}
+
+impl<'a> Route<'a> {
+    /// The route of a request. Paths are compared as they are written: one that is spelled in another way (escaped,
+    /// with double slashes or dots) is not among them, so nothing can be read differently upstream.
+    #[must_use]
+    pub fn of(method: &Method, path: &'a str) -> Option<Self> {
+        let rest = path.strip_prefix("/openai/")?;
+        if method == Method::GET {
+            return (rest == "v1/models").then_some(Self::Models);
+        }
+        if method != Method::POST {
+            return None;
+        }
+        if let Some(rest) = rest.strip_prefix("deployments/") {
+            let (deployment, operation) = rest.split_once('/')?;
+            let api = Api::of(operation).filter(|api| *api != Api::Responses)?;
+            return (!deployment.is_empty()).then_some(Self::Call { api, deployment: Some(deployment) });
+        }
+        let api = match rest.strip_prefix("v1/") {
+            Some(operation) => Api::of(operation)?,
+            None => Api::of(rest).filter(|api| *api == Api::Responses)?,
+        };
+        Some(Self::Call { api, deployment: None })
+    }
+}
+
+impl Api {
+    fn of(operation: &str) -> Option<Self> {
+        match operation {
+            "chat/completions" => Some(Self::ChatCompletions),
+            "completions" => Some(Self::Completions),
+            "embeddings" => Some(Self::Embeddings),
+            "responses" => Some(Self::Responses),
+            _ => None,
+        }
+    }
+
+    /// Whether its streams carry usage only when the request's `stream_options.include_usage` says so.
+    #[must_use]
+    pub const fn usage_is_optional(self) -> bool {
+        match self {
+            Self::ChatCompletions | Self::Completions => true,
+            Self::Embeddings | Self::Responses => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn post(path: &str) -> Option<Route<'_>> {
+        Route::of(&Method::POST, path)
+    }
+
+    #[test]
+    fn both_url_shapes_are_routes() {
+        let chat = Route::Call { api: Api::ChatCompletions, deployment: Some("chat") };
+        assert_eq!(post("/openai/deployments/chat/chat/completions"), Some(chat));
+        let embeddings = Route::Call { api: Api::Embeddings, deployment: None };
+        assert_eq!(post("/openai/v1/embeddings"), Some(embeddings));
+        let responses = Route::Call { api: Api::Responses, deployment: None };
+        assert_eq!(post("/openai/responses"), Some(responses));
+        assert_eq!(post("/openai/v1/responses"), Some(responses));
+        assert_eq!(Route::of(&Method::GET, "/openai/v1/models"), Some(Route::Models));
+    }
+
+    #[test]
+    fn everything_else_does_not_exist() {
+        for path in [
+            "/",
+            "/openai",
+            "/openai/",
+            "/openai/v1",
+            "/openai/v1/",
+            "/openai/v1/chat",
+            "/openai/v1/files",
+            "/openai/v1/batches",
+            "/openai/v1/chat/completions/",
+            "/openai//v1/chat/completions",
+            "/openai/deployments//chat/completions",
+            "/openai/deployments/chat/responses",
+            "/openai/deployments/chat/chat/completions/../../x",
+            "/openai/chat/completions",
+            "/openai/embeddings",
+            "/openai/v1/responses/resp_1",
+            "/openai/v1/realtime",
+            "/OpenAI/v1/responses",
+            "/openai/v1/models",
+            "/openai/deployments/a/b/chat/completions",
+        ] {
+            assert_eq!(post(path), None, "{path}");
+        }
+        for method in
+            [Method::PUT, Method::GET, Method::DELETE, Method::HEAD, Method::OPTIONS, Method::CONNECT]
+        {
+            assert_eq!(Route::of(&method, "/openai/v1/responses"), None);
+        }
+    }
+}

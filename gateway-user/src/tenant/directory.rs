@@ -1,0 +1,159 @@
+//! The directory: from a presented key to the tenant that pays, on every call.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::{KeySlot, Tenant, TenantState};
+use crate::config::Tier;
+use crate::names::{TenantName, TierName};
+use crate::secret::{KeyHash, is_well_formed};
+
+/// All tenants with their limits, found by the key they present; an immutable snapshot.
+///
+/// Looking up a hash in a table may take longer or shorter with where it falls, which tells nothing: an attacker cannot
+/// steer the SHA-256 of a guess towards a hash that is kept without knowing the key. Comparing the hashes themselves
+/// takes constant time.
+#[derive(Debug, Clone, Default)]
+pub struct Directory {
+    members: Vec<Arc<Member>>,
+    by_key: HashMap<KeyHash, (TenantIndex, KeySlot)>,
+}
+
+/// A tenant with its limits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// The tenant.
+    pub tenant: Tenant,
+    /// The limits of its tier.
+    pub tier: Arc<Tier>,
+}
+
+/// A tenant's place in the [`Directory`] that it came from, in the order of names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TenantIndex(usize);
+
+impl TenantIndex {
+    /// The bare number, below [`Directory::len`].
+    #[must_use]
+    pub const fn get(self) -> usize {
+        self.0
+    }
+}
+
+/// What a presented key is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presented<'a> {
+    /// A key of a tenant that may call.
+    Active(TenantIndex, &'a Arc<Member>, KeySlot),
+    /// A key of a tenant that may not.
+    Suspended(&'a Arc<Member>),
+    /// No tenant's key.
+    Unknown,
+}
+
+/// Why tenants and tiers make no directory.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DirectoryError {
+    /// A tier that the configuration does not have.
+    #[error("tenant `{tenant}` is of tier `{tier}`, which the configuration does not have")]
+    UnknownTier {
+        /// Whose tier.
+        tenant: TenantName,
+        /// The tier.
+        tier: TierName,
+    },
+    /// One key in two places.
+    #[error("tenant `{tenant}` has as its {slot} key one that `{other}` has too")]
+    SharedKey {
+        /// The tenant that comes second.
+        tenant: TenantName,
+        /// Which of its keys.
+        slot: KeySlot,
+        /// The tenant that has it already; the same one where its two keys are equal.
+        other: TenantName,
+    },
+}
+
+impl Directory {
+    /// Gathers `tenants` with the limits of their tiers.
+    ///
+    /// # Errors
+    /// All that keeps them from being told apart: a tier that is not there, a key that occurs twice.
+    pub fn new(
+        mut tenants: Vec<Tenant>,
+        tiers: &BTreeMap<TierName, Tier>,
+    ) -> Result<Self, Vec<DirectoryError>> {
+        tenants.sort_by(|a, b| a.name.cmp(&b.name));
+        let tiers: BTreeMap<_, _> = tiers.iter().map(|(name, tier)| (name, Arc::new(tier.clone()))).collect();
+        let mut directory = Self::default();
+        let mut errors = Vec::new();
+        for tenant in tenants {
+            match tiers.get(&tenant.tier) {
+                Some(tier) => directory.add(tenant, tier, &mut errors),
+                None => errors.push(DirectoryError::UnknownTier { tenant: tenant.name, tier: tenant.tier }),
+            }
+        }
+        if errors.is_empty() { Ok(directory) } else { Err(errors) }
+    }
+
+    fn add(&mut self, tenant: Tenant, tier: &Arc<Tier>, errors: &mut Vec<DirectoryError>) {
+        let index = TenantIndex(self.members.len());
+        let member = Arc::new(Member { tenant, tier: Arc::clone(tier) });
+        self.members.push(Arc::clone(&member));
+        for slot in [KeySlot::Primary, KeySlot::Secondary] {
+            if let Some((other, _)) = self.by_key.insert(member.tenant.key(slot), (index, slot)) {
+                errors.push(DirectoryError::SharedKey {
+                    tenant: member.tenant.name.clone(),
+                    slot,
+                    other: self.members[other.0].tenant.name.clone(),
+                });
+            }
+        }
+    }
+
+    /// Finds whose key a caller presents. What cannot be a key is turned away before it is hashed.
+    #[must_use]
+    pub fn find(&self, key: &[u8]) -> Presented<'_> {
+        if !is_well_formed(key) {
+            return Presented::Unknown;
+        }
+        let Some((index, slot)) = self.by_key.get(&KeyHash::of(key)) else {
+            return Presented::Unknown;
+        };
+        let member = &self.members[index.0];
+        match member.tenant.state {
+            TenantState::Active => Presented::Active(*index, member, *slot),
+            TenantState::Suspended => Presented::Suspended(member),
+        }
+    }
+
+    /// The tenant of that name.
+    #[must_use]
+    pub fn by_name(&self, name: &str) -> Option<(TenantIndex, &Arc<Member>)> {
+        let index = self.members.binary_search_by(|member| member.tenant.name.as_str().cmp(name)).ok()?;
+        Some((TenantIndex(index), &self.members[index]))
+    }
+
+    /// The tenant at `index` of this directory.
+    #[must_use]
+    pub fn get(&self, index: TenantIndex) -> Option<&Arc<Member>> {
+        self.members.get(index.0)
+    }
+
+    /// All tenants, in the order of their names.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (TenantIndex, &Arc<Member>)> {
+        self.members.iter().enumerate().map(|(index, member)| (TenantIndex(index), member))
+    }
+
+    /// How many tenants there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether there is no tenant.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+}
