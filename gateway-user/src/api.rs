@@ -1,0 +1,14 @@
+//! The model APIs that the gateway meters.
+
+/// A metered API of Azure OpenAI, whichever of the two URL shapes named it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Api {
+    /// `chat/completions`: messages in, a message out, as JSON or as a stream.
+    ChatCompletions,
+    /// `completions`: a prompt in, its continuation out, as JSON or as a stream.
+    Completions,
+    /// `embeddings`: texts in, vectors out.
+    Embeddings,
+    /// `responses`: items in, items out, as JSON or as a stream of named events.
+    Responses,
+}

@@ -1,0 +1,22 @@
+//! How many tokens a prompt will cost, before it is sent, and how many an answer has cost so far.
+//!
+//! A call is admitted on an estimate and settled on what upstream reports, so that an estimate needs to be close and
+//! must not be talked down: what is not known counts as the most that it can be. [`byte_bound`] answers in microseconds
+//! and is enough for most calls; [`estimate_prompt`] tokenises and belongs on a blocking thread; [`OutputCounter`]
+//! follows a stream in small steps.
+
+mod bound;
+mod count;
+mod encoding;
+mod estimate;
+mod image;
+mod image_size;
+mod messages;
+mod output;
+mod raw;
+mod tools;
+
+pub use bound::byte_bound;
+pub use encoding::{Encoding, count_text, preload};
+pub use estimate::{Basis, Estimate, estimate_prompt};
+pub use output::OutputCounter;

@@ -1,0 +1,124 @@
+//! A prompt's tokens by the published rules of each API.
+
+use serde_json::value::RawValue;
+
+use super::count::Count;
+use super::{messages, raw, tools};
+use crate::api::Api;
+use crate::names::ModelName;
+use crate::units::Tokens;
+
+/// What a prompt will cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Estimate {
+    /// The prompt's tokens.
+    pub tokens: Tokens,
+    /// What they rest on.
+    pub basis: Basis,
+}
+
+impl Estimate {
+    /// Whether the tokens are more than the prompt is expected to cost.
+    #[must_use]
+    pub const fn is_bound(&self) -> bool {
+        matches!(self.basis, Basis::Bound)
+    }
+}
+
+/// What an estimate rests on, best first; a sum rests on the worst of its parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Basis {
+    /// The published rules, applied to everything that the prompt holds.
+    Counted,
+    /// The most that a part can cost: an image or a sound of unknown size, or a body that cannot be read.
+    Bound,
+    /// An allowance: the prompt refers to what it does not hold (a file, an earlier response, a hosted tool).
+    Allowance,
+}
+
+/// Estimates what the prompt of a request body costs.
+///
+/// Never fails: what cannot be read counts as its bytes, of which no text has fewer than tokens. Takes time in proportion
+/// to the body (see [`count_text`](super::count_text)), so that long bodies belong on a blocking thread.
+#[must_use]
+pub fn estimate_prompt(api: Api, model: &ModelName, body: &[u8]) -> Estimate {
+    let bytes = Tokens::from_bytes(body.len());
+    let Some(request) = raw::document(body).filter(|request| raw::is_object(request)) else {
+        return Estimate { tokens: bytes, basis: Basis::Bound };
+    };
+    let mut count = Count::new(model);
+    match api {
+        Api::ChatCompletions => chat(&mut count, request),
+        Api::Completions => count.entries(request, |count, key, value| match key {
+            "prompt" | "suffix" => inputs(count, value),
+            _ => {}
+        }),
+        Api::Embeddings => count.entries(request, |count, key, value| {
+            if key == "input" {
+                inputs(count, value);
+            }
+        }),
+        Api::Responses => responses(&mut count, request),
+    }
+    if count.whole() {
+        Estimate { tokens: count.total(), basis: count.basis() }
+    } else {
+        Estimate { tokens: count.total().max(bytes), basis: count.basis().max(Basis::Bound) }
+    }
+}
+
+fn chat(count: &mut Count, request: &RawValue) {
+    count.entries(request, |count, key, value| match key {
+        "messages" => messages::conversation(count, value),
+        "tools" | "functions" => tools::tools(count, value),
+        "response_format" => tools::format(count, value),
+        // Azure's "on your data": retrieved documents join the prompt.
+        "data_sources" | "dataSources" => refer(count, value),
+        _ => {}
+    });
+}
+
+fn responses(count: &mut Count, request: &RawValue) {
+    count.entries(request, |count, key, value| match key {
+        "input" if value.get() != "null" => messages::conversation(count, value),
+        "instructions" if value.get() != "null" => messages::plain(count, value),
+        "tools" => tools::tools(count, value),
+        "text" => count.entries(value, |count, key, value| {
+            if key == "format" {
+                tools::format(count, value);
+            }
+        }),
+        "previous_response_id" | "conversation" => refer(count, value),
+        "prompt" if raw::is_object(value) => refer(count, value),
+        _ => {}
+    });
+}
+
+/// A text, several, a list of token ids, or several lists.
+fn inputs(count: &mut Count, value: &RawValue) {
+    if !raw::is_array(value) {
+        return count.value(value);
+    }
+    count.elements(value, |count, input| {
+        if raw::is_array(input) {
+            count.elements(input, |count, _token_id| count.fixed(1));
+        } else if raw::text(input).is_some() {
+            count.value(input);
+        } else {
+            count.fixed(1);
+        }
+    });
+}
+
+fn refer(count: &mut Count, value: &RawValue) {
+    if value.get() != "null" {
+        count.assumed(REFERENCE_TOKENS, Basis::Allowance);
+    }
+}
+
+/// What a reference to something outside the body is taken to cost. Nobody publishes a figure, and no figure would be a
+/// bound: it keeps such calls from being free while they run; settlement corrects it.
+pub(super) const REFERENCE_TOKENS: Tokens = Tokens::new(4096);
+
+#[cfg(test)]
+mod tests;

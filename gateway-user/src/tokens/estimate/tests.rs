@@ -1,0 +1,361 @@
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::super::byte_bound;
+use super::super::image_size::tests::png_url;
+use super::*;
+
+fn estimate(api: Api, model: &str, body: &Value) -> Estimate {
+    estimate_prompt(api, &ModelName::new(model).unwrap(), body.to_string().as_bytes())
+}
+
+fn counted(api: Api, model: &str, body: &Value) -> u64 {
+    let estimate = estimate(api, model, body);
+    assert_eq!(estimate.basis, Basis::Counted, "{body}");
+    estimate.tokens.get()
+}
+
+fn chat(model: &str, body: &Value) -> u64 {
+    counted(Api::ChatCompletions, model, body)
+}
+
+/// OpenAI cookbook, "How to count tokens with tiktoken", section 6.
+fn jargon() -> Value {
+    json!({"messages": [
+        {"role": "system", "content": "You are a helpful, pattern-following assistant that translates corporate jargon into plain English."},
+        {"role": "system", "name": "example_user", "content": "New synergies will help drive top-line growth."},
+        {"role": "system", "name": "example_assistant", "content": "Things working well together will increase revenue."},
+        {"role": "system", "name": "example_user", "content": "Let's circle back when we have more bandwidth to touch base on opportunities for increased leverage."},
+        {"role": "system", "name": "example_assistant", "content": "Let's talk later when we're less busy about how to do better."},
+        {"role": "user", "content": "This late pivot means we don't have time to boil the ocean for the client deliverable."},
+    ]})
+}
+
+/// The same, section 7.
+fn weather() -> Value {
+    json!({
+        "messages": [
+            {"role": "system", "content": "You are a helpful assistant that can answer to questions about the weather."},
+            {"role": "user", "content": "What's the weather like in San Francisco?"},
+        ],
+        "tools": [{"type": "function", "function": {
+            "name": "get_current_weather",
+            "description": "Get the current weather in a given location",
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "location": {"type": "string", "description": "The city and state, e.g. San Francisco, CA"},
+                    "unit": {
+                        "type": "string",
+                        "description": "The unit of temperature to return",
+                        "enum": ["celsius", "fahrenheit"],
+                    },
+                },
+                "required": ["location"],
+            },
+        }}],
+    })
+}
+
+#[test]
+fn messages_cost_what_the_cookbook_says() {
+    assert_eq!(chat("gpt-4", &jargon()), 129);
+    assert_eq!(chat("gpt-35-turbo", &jargon()), 129);
+    assert_eq!(chat("gpt-4o", &jargon()), 124);
+    assert_eq!(chat("gpt-4o-mini", &jargon()), 124);
+}
+
+#[test]
+fn tools_cost_what_the_cookbook_says() {
+    assert_eq!(chat("gpt-4", &weather()), 105);
+    assert_eq!(chat("gpt-35-turbo", &weather()), 105);
+    assert_eq!(chat("gpt-4o", &weather()), 101);
+    assert_eq!(chat("gpt-4o-mini", &weather()), 101);
+}
+
+#[test]
+fn functions_of_the_old_shape_and_tools_of_the_new_cost_the_same() {
+    let mut old = weather();
+    let function = old["tools"][0]["function"].clone();
+    old["functions"] = json!([function]);
+    old.as_object_mut().unwrap().remove("tools");
+    assert_eq!(chat("gpt-4o", &old), 101);
+
+    let mut items = weather();
+    let mut flat = items["tools"][0]["function"].clone();
+    flat["type"] = json!("function");
+    items["tools"] = json!([flat]);
+    items["input"] = items["messages"].take();
+    assert_eq!(counted(Api::Responses, "gpt-4o", &items), 101);
+}
+
+#[test]
+fn parts_cost_what_their_text_does() {
+    let text = json!({"messages": [{"role": "user", "content": "Good morning, gateway."}]});
+    let parts = json!({"messages": [{"role": "user", "content": [
+        {"type": "text", "text": "Good morning,"}, {"type": "text", "text": " gateway."},
+    ]}]});
+    assert_eq!(chat("gpt-4o", &text), chat("gpt-4o", &parts));
+    let items = json!({"input": [{"type": "message", "role": "user", "content": [
+        {"type": "input_text", "text": "Good morning, gateway."},
+    ]}]});
+    assert_eq!(chat("gpt-4o", &text), counted(Api::Responses, "gpt-4o", &items));
+    assert_eq!(
+        chat("gpt-4o", &text),
+        counted(Api::Responses, "gpt-4o", &json!({"input": "Good morning, gateway."}))
+    );
+}
+
+#[test]
+fn images_cost_what_the_guide_says() {
+    let nothing = json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "?"}]}]});
+    let base = chat("gpt-4o", &nothing);
+    let with = |part: Value| {
+        let mut body = nothing.clone();
+        body["messages"][0]["content"].as_array_mut().unwrap().push(part);
+        let estimate = estimate(Api::ChatCompletions, "gpt-4o", &body);
+        (estimate.tokens.get() - base, estimate.basis)
+    };
+    let image =
+        |url: &str, detail: &str| json!({"type": "image_url", "image_url": {"url": url, "detail": detail}});
+    assert_eq!(with(image(&png_url(1024, 1024), "high")), (765, Basis::Counted));
+    assert_eq!(with(image(&png_url(2048, 4096), "high")), (1105, Basis::Counted));
+    assert_eq!(with(image(&png_url(4096, 8192), "low")), (85, Basis::Counted));
+    assert_eq!(with(image("https://example.org/cat.png", "low")), (85, Basis::Counted));
+    assert_eq!(with(image("https://example.org/cat.png", "auto")), (1445, Basis::Bound));
+    assert_eq!(with(json!({"type": "image_url", "image_url": {}})), (1445, Basis::Bound));
+    assert_eq!(with(json!({"type": "image_url"})), (1445, Basis::Bound));
+    let item = json!({"type": "input_image", "image_url": png_url(1024, 1024), "detail": "high"});
+    assert_eq!(with(item), (765, Basis::Counted));
+}
+
+#[test]
+fn an_image_in_a_call_s_output_counts() {
+    let body = json!({"input": [{"type": "function_call_output", "call_id": "1", "output": [
+        {"type": "input_image", "image_url": png_url(1024, 1024), "detail": "high"},
+    ]}]});
+    assert_eq!(counted(Api::Responses, "gpt-4o", &body), 765 + 3 + 3);
+}
+
+#[test]
+fn sounds_and_files_are_assumed() {
+    let part = |part: Value| {
+        estimate(Api::ChatCompletions, "gpt-4o", &json!({"messages": [{"role": "user", "content": [part]}]}))
+    };
+    let sound =
+        part(json!({"type": "input_audio", "input_audio": {"data": "A".repeat(4000), "format": "mp3"}}));
+    assert_eq!(sound, Estimate { tokens: Tokens::new(7 + 30), basis: Basis::Bound });
+    let file = part(json!({"type": "file", "file": {"file_id": "file-1"}}));
+    assert_eq!(file, Estimate { tokens: Tokens::new(7 + 4096), basis: Basis::Allowance });
+    let data = part(json!({"type": "file", "file": {"file_data": "A".repeat(160_000)}}));
+    assert_eq!(data, Estimate { tokens: Tokens::new(7 + 10_000), basis: Basis::Allowance });
+}
+
+#[test]
+fn what_upstream_holds_is_allowed_for() {
+    for body in [
+        json!({"input": "", "previous_response_id": "resp_1"}),
+        json!({"input": "", "conversation": {"id": "conv_1"}}),
+        json!({"prompt": {"id": "pmpt_1"}}),
+        json!({"input": "", "tools": [{"type": "web_search_preview"}]}),
+    ] {
+        let estimate = estimate(Api::Responses, "gpt-5", &body);
+        assert_eq!(estimate.basis, Basis::Allowance, "{body}");
+        assert!(estimate.tokens >= REFERENCE_TOKENS);
+    }
+    assert_eq!(counted(Api::Responses, "gpt-5", &json!({"input": "", "previous_response_id": null})), 7);
+}
+
+#[test]
+fn completions_and_embeddings_take_texts_and_token_ids() {
+    for (api, key, model) in [
+        (Api::Completions, "prompt", "gpt-35-turbo-instruct"),
+        (Api::Embeddings, "input", "text-embedding-3-small"),
+    ] {
+        let count = |input: Value| counted(api, model, &json!({key: input, "n": 3}));
+        assert_eq!(count(json!("2 + 2 = 4")), 7);
+        assert_eq!(count(json!(["2 + 2 = 4", "antidisestablishmentarianism"])), 13);
+        assert_eq!(count(json!([1, 2, 3])), 3);
+        assert_eq!(count(json!([[1, 2, 3], [4, 5]])), 5);
+        assert_eq!(count(json!([])), 0);
+    }
+    assert_eq!(counted(Api::Completions, "gpt-35-turbo", &json!({"prompt": "2 + 2", "suffix": " = 4"})), 7);
+}
+
+#[test]
+fn schemas_count_as_they_are_written() {
+    let mut body = json!({"messages": [{"role": "user", "content": "?"}]});
+    let without = chat("gpt-4o", &body);
+    body["response_format"] = json!({"type": "json_object"});
+    assert_eq!(chat("gpt-4o", &body), without);
+    let schema = json!({"type": "object", "properties": {"a": {"type": "string"}}});
+    body["response_format"] = json!({"type": "json_schema", "json_schema": {"name": "a", "schema": schema}});
+    let written = super::super::count_text(super::super::Encoding::O200k, &schema.to_string()).get();
+    assert_eq!(chat("gpt-4o", &body), without + 10 + 1 + written);
+}
+
+#[test]
+fn repeated_keys_all_count() {
+    let once = br#"{"messages":[{"role":"user","content":"aaaa bbbb"}]}"#;
+    let twice =
+        br#"{"messages":[],"messages":[{"content":"aaaa bbbb","role":"user","content":"aaaa bbbb"}]}"#;
+    let model = ModelName::new("gpt-4o").unwrap();
+    assert!(
+        estimate_prompt(Api::ChatCompletions, &model, twice).tokens
+            > estimate_prompt(Api::ChatCompletions, &model, once).tokens
+    );
+}
+
+#[test]
+fn what_cannot_be_read_counts_as_its_bytes() {
+    let model = ModelName::new("gpt-4o").unwrap();
+    let deep = "[".repeat(100_000);
+    let bodies: [&[u8]; 6] = [b"", b"{", b"[]", b"\"text\"", b"{\"messages\":\"\xff\xfe\"}", deep.as_bytes()];
+    for body in bodies {
+        let estimate = estimate_prompt(Api::ChatCompletions, &model, body);
+        assert_eq!(estimate, Estimate { tokens: Tokens::from_bytes(body.len()), basis: Basis::Bound });
+        assert!(estimate.is_bound());
+    }
+    let half_a_pair = br#"{"messages":[{"\ud800":1,"role":"user","content":"hello"}]}"#;
+    let estimate = estimate_prompt(Api::ChatCompletions, &model, half_a_pair);
+    assert_eq!(estimate, Estimate { tokens: Tokens::from_bytes(half_a_pair.len()), basis: Basis::Bound });
+}
+
+#[test]
+fn deep_nesting_is_walked_without_recursion_into_it() {
+    let model = ModelName::new("gpt-4o").unwrap();
+    let deep = format!("{}1{}", "[".repeat(50_000), "]".repeat(50_000));
+    let schema = format!("{}1{}", r#"{"properties":{"a":"#.repeat(10_000), "}}".repeat(10_000));
+    for body in [
+        format!(r#"{{"messages":{deep}}}"#),
+        format!(r#"{{"messages":[{{"content":{deep}}}]}}"#),
+        format!(r#"{{"tools":[{{"name":"f","parameters":{schema}}}]}}"#),
+        format!(r#"{{"response_format":{}1{}}}"#, r#"{"json_schema":"#.repeat(10_000), "}".repeat(10_000)),
+    ] {
+        let estimate = estimate_prompt(Api::ChatCompletions, &model, body.as_bytes());
+        assert!(estimate.tokens <= Tokens::from_bytes(body.len()));
+    }
+}
+
+#[test]
+fn the_tightest_shapes_stay_below_their_bytes() {
+    let repeat = |item: &str| [item; 200].join(",");
+    for (api, body) in [
+        (Api::ChatCompletions, format!(r#"{{"messages":[{}]}}"#, repeat("{}"))),
+        (Api::ChatCompletions, format!(r#"{{"messages":[{}]}}"#, repeat(r#"{"name":""}"#))),
+        (Api::ChatCompletions, format!(r#"{{"messages":[{{"tool_calls":[{}]}}]}}"#, repeat("{}"))),
+        (Api::ChatCompletions, r#"{"tools":[0]}"#.to_owned()),
+        (Api::ChatCompletions, r#"{"tools":[{"name":""}]}"#.to_owned()),
+        (Api::ChatCompletions, format!(r#"{{"tools":[{}]}}"#, repeat(r#"{"name":""}"#))),
+        (
+            Api::ChatCompletions,
+            format!(r#"{{"tools":[{{"parameters":{{"properties":{{{}}}}}}}]}}"#, repeat(r#""":{}"#)),
+        ),
+        (
+            Api::ChatCompletions,
+            format!(
+                r#"{{"tools":[{{"parameters":{{"properties":{{"":{{"enum":[{}]}}}}}}}}]}}"#,
+                repeat(r#""""#)
+            ),
+        ),
+        (
+            Api::ChatCompletions,
+            format!(r#"{{"tools":[{{"parameters":{{"properties":{{"":{{"enum":[{}]}}}}}}}}]}}"#, repeat("1")),
+        ),
+        (Api::ChatCompletions, r#"{"response_format":{"schema":0}}"#.to_owned()),
+        (Api::Responses, format!(r#"{{"input":[{}]}}"#, repeat("{}"))),
+        (Api::Responses, r#"{"input":1,"instructions":2}"#.to_owned()),
+        (Api::Completions, format!(r#"{{"prompt":[{}]}}"#, repeat("1"))),
+        (Api::Completions, r#"{"prompt":1}"#.to_owned()),
+        (Api::Embeddings, format!(r#"{{"input":[[{}]]}}"#, repeat("1"))),
+    ] {
+        for model in ["gpt-4", "gpt-4o"] {
+            let estimate = estimate_prompt(api, &ModelName::new(model).unwrap(), body.as_bytes());
+            let bound = byte_bound(body.as_bytes()).unwrap();
+            assert!(estimate.tokens <= bound, "{} above {bound}: {body}", estimate.tokens);
+        }
+    }
+}
+
+fn json_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<u16>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "[ -~\u{e9}漢\\n]{0,12}".prop_map(Value::from),
+        Just(Value::from("")),
+    ];
+    leaf.prop_recursive(5, 60, 6, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+            prop::collection::vec((key(), inner), 0..6).prop_map(|entries| entries.into_iter().collect()),
+        ]
+    })
+}
+
+/// The keys that mean something, and some that do not.
+fn key() -> impl Strategy<Value = String> {
+    prop::sample::select(vec![
+        "messages",
+        "input",
+        "prompt_",
+        "role",
+        "content",
+        "name",
+        "tool_calls",
+        "function",
+        "arguments",
+        "tools",
+        "functions",
+        "parameters",
+        "properties",
+        "items",
+        "enum",
+        "type",
+        "description",
+        "text",
+        "format",
+        "schema",
+        "json_schema",
+        "response_format",
+        "instructions",
+        "output",
+        "summary",
+        "custom",
+        "refusal",
+        "a",
+        "",
+    ])
+    .prop_map(str::to_owned)
+}
+
+fn body() -> impl Strategy<Value = Value> {
+    prop::collection::vec((prop_oneof![key(), Just("prompt".to_owned())], json_value()), 0..8)
+        .prop_map(|entries| entries.into_iter().collect())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn no_estimate_is_above_the_byte_bound(body in body()) {
+        let body = body.to_string();
+        if let Some(bound) = byte_bound(body.as_bytes()) {
+            for api in [Api::ChatCompletions, Api::Completions, Api::Embeddings, Api::Responses] {
+                for model in ["gpt-4", "gpt-5"] {
+                    let estimate = estimate_prompt(api, &ModelName::new(model).unwrap(), body.as_bytes());
+                    prop_assert!(estimate.tokens <= bound, "{:?} {:?}: {}", api, estimate, body);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_body_panics(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        for api in [Api::ChatCompletions, Api::Completions, Api::Embeddings, Api::Responses] {
+            let estimate = estimate_prompt(api, &ModelName::new("gpt-4").unwrap(), &bytes);
+            prop_assert!(estimate.tokens <= Tokens::from_bytes(bytes.len() + 3));
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! The size of an image in a data URL, read from its header. Of the base64 only the characters that hold the header are
+//! decoded, wherever they are; the image itself is not.
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
+/// Width and height in pixels, as the header says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Size {
+    pub(super) width: u32,
+    pub(super) height: u32,
+}
+
+impl Size {
+    /// Both sides times a factor of at most one, to the nearest whole pixel; never nothing.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "no more than the side was")]
+    pub(super) fn scaled(self, factor: f64) -> Self {
+        let side = |pixels: u32| ((f64::from(pixels) * factor).round() as u32).max(1);
+        Self { width: side(self.width), height: side(self.height) }
+    }
+}
+
+/// The size of the image in a `data:` URL (RFC 2397) in base64. Nothing for other URLs, for formats that the API does not
+/// take, and for headers that make no sense.
+pub(super) fn of_data_url(url: &str) -> Option<Size> {
+    let (scheme, rest) = url.split_at_checked("data:".len())?;
+    if !scheme.eq_ignore_ascii_case("data:") {
+        return None;
+    }
+    let comma = memchr::memchr(b',', rest.as_bytes().get(..MEDIA_TYPE_BYTES.min(rest.len()))?)?;
+    let (media_type, data) = rest.split_at(comma);
+    if !media_type.ends_with(";base64") {
+        return None;
+    }
+    let image = Base64(data.as_bytes().get(1..)?);
+    png(image).or_else(|| gif(image)).or_else(|| webp(image)).or_else(|| jpeg(image)).filter(is_sensible)
+}
+
+const fn is_sensible(size: &Size) -> bool {
+    size.width > 0 && size.height > 0
+}
+
+/// Bytes in base64, readable at any place.
+#[derive(Clone, Copy)]
+struct Base64<'a>(&'a [u8]);
+
+impl Base64<'_> {
+    fn read<const N: usize>(self, at: usize) -> Option<[u8; N]> {
+        const { assert!(N <= LONGEST_READ) };
+        // Four characters hold three bytes: whole groups of four, from the one that holds the first byte.
+        let (group, skipped) = (at / 3, at % 3);
+        let start = group.checked_mul(4)?;
+        let characters = (skipped + N).div_ceil(3) * 4;
+        let end = start.checked_add(characters)?.min(self.0.len());
+        let mut decoded = [0; (LONGEST_READ + 2).div_ceil(3) * 3];
+        let length = ENGINE.decode_slice(self.0.get(start..end)?, &mut decoded).ok()?;
+        decoded.get(..length)?.get(skipped..skipped + N)?.try_into().ok()
+    }
+}
+
+/// PNG, third edition, 11.2.1: signature, then the `IHDR` chunk with width and height.
+fn png(image: Base64<'_>) -> Option<Size> {
+    let [head @ .., w0, w1, w2, w3, h0, h1, h2, h3] = image.read::<24>(0)?;
+    (head == *b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR").then(|| Size {
+        width: u32::from_be_bytes([w0, w1, w2, w3]),
+        height: u32::from_be_bytes([h0, h1, h2, h3]),
+    })
+}
+
+/// GIF, version 89a, section 18: the logical screen descriptor follows the signature.
+fn gif(image: Base64<'_>) -> Option<Size> {
+    let [head @ .., w0, w1, h0, h1] = image.read::<10>(0)?;
+    (head == *b"GIF87a" || head == *b"GIF89a").then(|| Size {
+        width: u32::from(u16::from_le_bytes([w0, w1])),
+        height: u32::from(u16::from_le_bytes([h0, h1])),
+    })
+}
+
+/// RFC 9649, section 2: a RIFF container whose first chunk is `VP8 `, `VP8L` or `VP8X`.
+fn webp(image: Base64<'_>) -> Option<Size> {
+    let riff = image.read::<16>(0)?;
+    if !riff.starts_with(b"RIFF") || riff.get(8..12) != Some(b"WEBP") {
+        return None;
+    }
+    match riff.get(12..16)? {
+        b"VP8 " => {
+            let [w0, w1, h0, h1] = image.read::<4>(26)?;
+            Some(Size {
+                width: u32::from(u16::from_le_bytes([w0, w1]) & 0x3fff),
+                height: u32::from(u16::from_le_bytes([h0, h1]) & 0x3fff),
+            })
+        }
+        b"VP8L" => {
+            let bits = u32::from_le_bytes(image.read::<4>(21)?);
+            Some(Size { width: (bits & 0x3fff) + 1, height: (bits >> 14 & 0x3fff) + 1 })
+        }
+        b"VP8X" => {
+            let [w0, w1, w2, h0, h1, h2] = image.read::<6>(24)?;
+            Some(Size {
+                width: u32::from_le_bytes([w0, w1, w2, 0]) + 1,
+                height: u32::from_le_bytes([h0, h1, h2, 0]) + 1,
+            })
+        }
+        _ => None,
+    }
+}
+
+/// ITU T.81, annex B: segments up to the frame header, which holds height and width.
+fn jpeg(image: Base64<'_>) -> Option<Size> {
+    if image.read::<2>(0)? != [0xff, 0xd8] {
+        return None;
+    }
+    let mut at = 2;
+    for _ in 0..JPEG_SEGMENTS {
+        let [ff, marker, l0, l1] = image.read::<4>(at)?;
+        match (ff, marker) {
+            // Fill bytes may come before a marker.
+            (0xff, 0xff) => at += 1,
+            // Every kind of frame; the numbers between are tables and arithmetic conditioning.
+            (0xff, 0xc0..=0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf) => {
+                let [h0, h1, w0, w1] = image.read::<4>(at + 5)?;
+                return Some(Size {
+                    width: u32::from(u16::from_be_bytes([w0, w1])),
+                    height: u32::from(u16::from_be_bytes([h0, h1])),
+                });
+            }
+            // Markers without a segment.
+            (0xff, 0x01 | 0xd0..=0xd7) => at += 2,
+            // The end, or the scan, before any frame.
+            (0xff, 0xd9 | 0xda) => return None,
+            (0xff, _) => at += 2 + usize::from(u16::from_be_bytes([l0, l1])),
+            _ => return None,
+        }
+    }
+    None
+}
+
+/// The longest header that is read in one piece.
+const LONGEST_READ: usize = 24;
+/// More than any media type with its parameters.
+const MEDIA_TYPE_BYTES: usize = 256;
+/// A 16 MiB JPEG has fewer segments before its frame.
+const JPEG_SEGMENTS: usize = 1024;
+
+/// Padding is accepted where it belongs and where it was left out; bits after the last byte are ignored.
+const ENGINE: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
+
+#[cfg(test)]
+pub(super) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A data URL with nothing but a PNG's header.
+    pub(in crate::tokens) fn png_url(width: u32, height: u32) -> String {
+        let mut png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec();
+        png.extend(width.to_be_bytes());
+        png.extend(height.to_be_bytes());
+        png.extend([8, 6, 0, 0, 0]);
+        data_url("image/png", &png)
+    }
+
+    fn data_url(media_type: &str, bytes: &[u8]) -> String {
+        format!("data:{media_type};base64,{}", ENGINE.encode(bytes))
+    }
+
+    const SIZE: Size = Size { width: 640, height: 480 };
+
+    #[test]
+    fn sizes_are_read_from_headers() {
+        assert_eq!(of_data_url(&png_url(640, 480)), Some(SIZE));
+        assert_eq!(of_data_url(&data_url("image/gif", b"GIF89a\x80\x02\xe0\x01\xf7")), Some(SIZE));
+        let lossy = b"RIFF\0\0\0\0WEBPVP8 \0\0\0\0\0\0\0\x9d\x01\x2a\x80\x02\xe0\x01";
+        assert_eq!(of_data_url(&data_url("image/webp", lossy)), Some(SIZE));
+        let bits = (639_u32 | 479 << 14).to_le_bytes();
+        let lossless = [b"RIFF\0\0\0\0WEBPVP8L\0\0\0\0\x2f", bits.as_slice()].concat();
+        assert_eq!(of_data_url(&data_url("image/webp", &lossless)), Some(SIZE));
+        let extended = b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0\x7f\x02\0\xdf\x01\0";
+        assert_eq!(of_data_url(&data_url("image/webp", extended)), Some(SIZE));
+    }
+
+    #[test]
+    fn a_jpeg_is_read_past_its_metadata() {
+        let mut jpeg = vec![0xff, 0xd8];
+        for _ in 0..3 {
+            jpeg.extend([0xff, 0xe1, 0xff, 0xff]);
+            jpeg.extend(vec![0xc0; 65_533]);
+        }
+        jpeg.extend([0xff, 0xff, 0xc2, 0, 17, 8, 0x01, 0xe0, 0x02, 0x80, 3]);
+        assert_eq!(of_data_url(&data_url("image/jpeg", &jpeg)), Some(SIZE));
+        let cut = &jpeg[..jpeg.len() - 4];
+        assert_eq!(of_data_url(&data_url("image/jpeg", cut)), None);
+    }
+
+    #[test]
+    fn what_holds_no_image_has_no_size() {
+        for url in [
+            "",
+            "data:",
+            "https://example.org/a.png",
+            "data:image/png,abc",
+            "data:image/png;base64,",
+            "data:image/png;base64,????",
+            "data:;base64,AAAA",
+        ] {
+            assert_eq!(of_data_url(url), None, "{url}");
+        }
+        assert_eq!(of_data_url(&png_url(0, 480)), None);
+    }
+
+    proptest! {
+        #[test]
+        fn base64_reads_the_same_at_any_place(bytes in prop::collection::vec(any::<u8>(), 0..64), at in 0_usize..64) {
+            let text = ENGINE.encode(&bytes);
+            let expected: Option<[u8; 7]> =
+                bytes.get(at..).and_then(|rest| rest.get(..7)).map(|slice| slice.try_into().unwrap());
+            prop_assert_eq!(Base64(text.as_bytes()).read::<7>(at), expected);
+        }
+
+        #[test]
+        fn no_header_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0_usize..4) {
+            let starts: [&[u8]; 4] = [b"\xff\xd8", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"RIFF\0\0\0\0WEBPVP8", b"GIF89a"];
+            let image = [starts[kind], &bytes].concat();
+            if let Some(size) = of_data_url(&data_url("image/x", &image)) {
+                prop_assert!(is_sensible(&size));
+            }
+        }
+    }
+}
