@@ -12,3 +12,14 @@ pub enum Api {
     /// `responses`: items in, items out, as JSON or as a stream of named events.
     Responses,
 }
+
+impl Api {
+    /// Whether its streams carry usage only when the request's `stream_options.include_usage` says so.
+    #[must_use]
+    pub const fn usage_is_optional(self) -> bool {
+        match self {
+            Self::ChatCompletions | Self::Completions => true,
+            Self::Embeddings | Self::Responses => false,
+        }
+    }
+}

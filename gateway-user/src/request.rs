@@ -8,4 +8,4 @@ pub mod route;
 pub mod splice;
 
 pub use envelope::{Envelope, EnvelopeError};
-pub use route::{Api, Route};
+pub use route::Route;

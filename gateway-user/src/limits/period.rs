@@ -55,12 +55,12 @@ impl Period {
             // 1970-01-01 was a Thursday, three days after a Monday.
             Self::Weekly => truncated(utc_seconds, 3 * DAY, 7 * DAY),
             Self::Monthly => {
-                let (year, month) = month_of(day);
+                let (year, month, _) = date_of(day);
                 let next = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
                 (first_day(year, month) * DAY, first_day(next.0, next.1) * DAY)
             }
             Self::Yearly => {
-                let (year, _) = month_of(day);
+                let (year, _, _) = date_of(day);
                 (first_day(year, 1) * DAY, first_day(year + 1, 1) * DAY)
             }
         }
@@ -97,9 +97,15 @@ const fn truncated(utc_seconds: u64, offset: u64, unit: u64) -> (u64, u64) {
     (start, (utc_seconds + offset) / unit * unit + unit - offset)
 }
 
-/// The civil year and month of a day counted from 1970-01-01, by the era arithmetic of the Gregorian calendar: years
+/// The year, month and day that hold a moment, in UTC.
+#[must_use]
+pub const fn civil_date(utc_seconds: u64) -> (u64, u64, u64) {
+    date_of(utc_seconds / DAY)
+}
+
+/// The civil date of a day counted from 1970-01-01, by the era arithmetic of the Gregorian calendar: years
 /// are taken to start in March, so that the leap day is the last of its year.
-const fn month_of(day: u64) -> (u64, u64) {
+const fn date_of(day: u64) -> (u64, u64, u64) {
     let day = day + 719_468;
     let era = day / 146_097;
     let day_of_era = day % 146_097;
@@ -108,10 +114,10 @@ const fn month_of(day: u64) -> (u64, u64) {
     let march_month = (5 * day_of_year + 2) / 153;
     let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
     let year = year_of_era + era * 400 + if month <= 2 { 1 } else { 0 };
-    (year, month)
+    (year, month, day_of_year - (153 * march_month + 2) / 5 + 1)
 }
 
-/// The number of the first day of a month, counted from 1970-01-01; the inverse of [`month_of`].
+/// The number of the first day of a month, counted from 1970-01-01; the inverse of [`date_of`].
 const fn first_day(year: u64, month: u64) -> u64 {
     let year = if month <= 2 { year - 1 } else { year };
     let era = year / 400;
@@ -137,6 +143,14 @@ mod tests {
         assert_eq!(Period::Weekly.around(LEAP_DAY), (1_708_905_600, 1_709_510_400));
         assert_eq!(Period::Monthly.around(LEAP_DAY), (1_706_745_600, 1_709_251_200));
         assert_eq!(Period::Yearly.around(LEAP_DAY), (1_704_067_200, 1_735_689_600));
+    }
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        assert_eq!(civil_date(0), (1970, 1, 1));
+        assert_eq!(civil_date(LEAP_DAY), (2024, 2, 29));
+        assert_eq!(civil_date(LEAP_DAY + DAY), (2024, 3, 1));
+        assert_eq!(civil_date(4_102_444_799), (2099, 12, 31));
     }
 
     #[test]

@@ -24,7 +24,8 @@ pub fn deployments(query: &str) -> impl Iterator<Item = Cow<'_, str>> {
 /// The query without keys, otherwise as it was written; borrowed where there was none.
 #[must_use]
 pub fn without_keys(query: &str) -> Cow<'_, str> {
-    let is_key = |pair: &str| pairs(pair).any(|(key, _)| KEYS.iter().any(|name| key.eq_ignore_ascii_case(name)));
+    let is_key =
+        |pair: &str| pairs(pair).any(|(key, _)| KEYS.iter().any(|name| key.eq_ignore_ascii_case(name)));
     if !query.split('&').any(is_key) {
         return Cow::Borrowed(query);
     }

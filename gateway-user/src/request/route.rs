@@ -2,18 +2,7 @@
 
 use http::Method;
 
-/// What a call asks a model for; it decides how the body is read and how usage is counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Api {
-    /// `chat/completions`.
-    ChatCompletions,
-    /// `completions`, the older one.
-    Completions,
-    /// `embeddings`.
-    Embeddings,
-    /// `responses`.
-    Responses,
-}
+use crate::api::Api;
 
 /// Where a request goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,35 +32,24 @@ impl<'a> Route<'a> {
         }
         if let Some(rest) = rest.strip_prefix("deployments/") {
             let (deployment, operation) = rest.split_once('/')?;
-            let api = Api::of(operation).filter(|api| *api != Api::Responses)?;
+            let api = api_of(operation).filter(|api| *api != Api::Responses)?;
             return (!deployment.is_empty()).then_some(Self::Call { api, deployment: Some(deployment) });
         }
         let api = match rest.strip_prefix("v1/") {
-            Some(operation) => Api::of(operation)?,
-            None => Api::of(rest).filter(|api| *api == Api::Responses)?,
+            Some(operation) => api_of(operation)?,
+            None => api_of(rest).filter(|api| *api == Api::Responses)?,
         };
         Some(Self::Call { api, deployment: None })
     }
 }
 
-impl Api {
-    fn of(operation: &str) -> Option<Self> {
-        match operation {
-            "chat/completions" => Some(Self::ChatCompletions),
-            "completions" => Some(Self::Completions),
-            "embeddings" => Some(Self::Embeddings),
-            "responses" => Some(Self::Responses),
-            _ => None,
-        }
-    }
-
-    /// Whether its streams carry usage only when the request's `stream_options.include_usage` says so.
-    #[must_use]
-    pub const fn usage_is_optional(self) -> bool {
-        match self {
-            Self::ChatCompletions | Self::Completions => true,
-            Self::Embeddings | Self::Responses => false,
-        }
+fn api_of(operation: &str) -> Option<Api> {
+    match operation {
+        "chat/completions" => Some(Api::ChatCompletions),
+        "completions" => Some(Api::Completions),
+        "embeddings" => Some(Api::Embeddings),
+        "responses" => Some(Api::Responses),
+        _ => None,
     }
 }
 

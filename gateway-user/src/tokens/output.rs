@@ -35,6 +35,12 @@ impl OutputCounter {
         self.pending.push_str(rest);
     }
 
+    /// The tokens of the text that has been tokenised; what is still held is not among them.
+    #[must_use]
+    pub const fn counted(&self) -> Tokens {
+        self.counted
+    }
+
     /// All tokens so far. Tokenises what is held, at most [`BUFFER_BYTES`], each time.
     #[must_use]
     pub fn total(&self) -> Tokens {

@@ -64,7 +64,8 @@ impl Pool {
     /// Closes what has been idle for too long. A place with no connection left is forgotten.
     pub(crate) fn sweep(&self, now: Instant) {
         self.idle.lock().retain_mut(|shelf| {
-            let stale = |(since, _): &(Instant, Connection)| now.saturating_duration_since(*since) >= IDLE_FOR;
+            let stale =
+                |(since, _): &(Instant, Connection)| now.saturating_duration_since(*since) >= IDLE_FOR;
             while shelf.connections.front().is_some_and(stale) {
                 shelf.connections.pop_front();
             }

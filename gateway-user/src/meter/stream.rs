@@ -1,0 +1,462 @@
+//! A stream's usage: the usage event when it comes, and until then a count of the text that has passed.
+//!
+//! Events are read line by line (the Server-Sent Events format, WHATWG HTML 9.2), whatever pieces they arrive in. A
+//! line is held only up to a bound: a longer one, as the event that ends a response and repeats it whole, is scanned
+//! for its usage as it passes.
+
+use std::borrow::Cow;
+
+use memchr::memchr2;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::json::UsageScanner;
+use super::usage::Usage;
+use crate::api::Api;
+use crate::tokens::{Encoding, OutputCounter};
+use crate::units::Tokens;
+
+/// The longest line that is held to be parsed as a whole.
+const LONGEST_LINE: usize = 32 * 1024;
+/// The longest `id` or `model` that is kept of a stream.
+const LONGEST_NAME: usize = 256;
+
+/// Reads a stream as it passes.
+#[derive(Debug)]
+pub struct StreamMeter {
+    api: Api,
+    line: Vec<u8>,
+    /// Reads a line that outgrew its bound.
+    overlong: Option<UsageScanner>,
+    /// Whether the next byte starts an event.
+    at_boundary: bool,
+    output: OutputCounter,
+    usage: Option<Usage>,
+    finished: bool,
+    identity: StreamIdentity,
+    unreadable: u64,
+}
+
+/// What later chunks of a stream repeat of its first ones.
+#[derive(Debug, Clone, Default)]
+pub struct StreamIdentity {
+    /// `id`.
+    pub id: String,
+    /// `model`.
+    pub model: String,
+    /// `created`, in Unix time.
+    pub created: u64,
+    /// One more than the highest `index` of a choice.
+    pub choices: u32,
+    /// The last `sequence_number` of a Responses stream.
+    pub sequence_number: u64,
+}
+
+impl StreamMeter {
+    /// A meter for a stream that answers a call of `api` to a model with `encoding`.
+    #[must_use]
+    pub fn new(api: Api, encoding: Encoding) -> Self {
+        Self {
+            api,
+            line: Vec::new(),
+            overlong: None,
+            at_boundary: true,
+            output: OutputCounter::new(encoding),
+            usage: None,
+            finished: false,
+            identity: StreamIdentity::default(),
+            unreadable: 0,
+        }
+    }
+
+    /// Reads the next bytes of the stream.
+    pub fn push(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let Some(end) = memchr2(b'\n', b'\r', bytes) else {
+                self.at_boundary = false;
+                self.hold(bytes);
+                return;
+            };
+            let (line, rest) = bytes.split_at(end);
+            bytes = rest.get(1..).unwrap_or_default();
+            // An empty line ends an event; between a CR and its LF there is one too, which changes nothing.
+            self.at_boundary = line.is_empty() && self.line.is_empty() && self.overlong.is_none();
+            if self.line.is_empty() && self.overlong.is_none() {
+                self.read_line(line);
+            } else {
+                self.hold(line);
+                self.end_held_line();
+            }
+        }
+    }
+
+    /// The usage that upstream reported, once it has.
+    #[must_use]
+    pub const fn usage(&self) -> Option<&Usage> {
+        self.usage.as_ref()
+    }
+
+    /// The output tokens counted in what has passed, without those of the text that is still too short to count.
+    #[must_use]
+    pub fn output_counted(&self) -> Tokens {
+        self.output.counted()
+    }
+
+    /// The output tokens in all that has passed.
+    #[must_use]
+    pub fn output_total(&self) -> Tokens {
+        self.output.total()
+    }
+
+    /// Whether upstream has ended the stream, as opposed to its having broken off.
+    #[must_use]
+    pub const fn finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Whether all bytes so far are whole events, so that another may follow.
+    #[must_use]
+    pub const fn at_boundary(&self) -> bool {
+        self.at_boundary
+    }
+
+    /// What a chunk of the gateway's own has to repeat.
+    #[must_use]
+    pub const fn identity(&self) -> &StreamIdentity {
+        &self.identity
+    }
+
+    /// Events that were not what the API documents.
+    #[must_use]
+    pub const fn unreadable(&self) -> u64 {
+        self.unreadable
+    }
+
+    fn hold(&mut self, bytes: &[u8]) {
+        if let Some(scanner) = &mut self.overlong {
+            scanner.push(bytes);
+        } else if self.line.len() + bytes.len() <= LONGEST_LINE {
+            self.line.extend_from_slice(bytes);
+        } else {
+            let mut scanner = match self.api {
+                Api::Responses => UsageScanner::in_response(),
+                Api::ChatCompletions | Api::Completions | Api::Embeddings => UsageScanner::new(),
+            };
+            let mut start = Vec::new();
+            std::mem::swap(&mut start, &mut self.line);
+            // The line may be so short so far that its field name is not whole yet; then the rest follows at once.
+            start.extend_from_slice(bytes);
+            if let Some(data) = data_of(&start) {
+                scanner.push(data);
+                self.overlong = Some(scanner);
+            }
+        }
+    }
+
+    fn end_held_line(&mut self) {
+        if let Some(scanner) = self.overlong.take() {
+            if let Some(usage) = scanner.finish() {
+                self.usage = Some(usage);
+                self.finished = true;
+            }
+            return;
+        }
+        let mut line = std::mem::take(&mut self.line);
+        self.read_line(&line);
+        line.clear();
+        self.line = line;
+    }
+
+    fn read_line(&mut self, line: &[u8]) {
+        let Some(data) = data_of(line) else { return };
+        if data == b"[DONE]" {
+            self.finished = true;
+            return;
+        }
+        let readable = match self.api {
+            Api::ChatCompletions | Api::Completions | Api::Embeddings => self.read_chunk(data),
+            Api::Responses => self.read_response_event(data),
+        };
+        if readable.is_none() {
+            self.unreadable += 1;
+        }
+    }
+
+    fn read_chunk(&mut self, data: &[u8]) -> Option<()> {
+        let chunk: Chunk<'_> = serde_json::from_slice(data).ok()?;
+        for choice in &chunk.choices {
+            self.identity.choices = self.identity.choices.max(choice.index.saturating_add(1));
+            let texts = [&choice.text].into_iter().flatten();
+            let texts = texts.chain(choice.delta.iter().flat_map(Delta::texts));
+            for text in texts {
+                self.output.push(&text.0);
+            }
+        }
+        self.identify(chunk.id, chunk.model);
+        if let Some(created) = chunk.created {
+            self.identity.created = created;
+        }
+        if let Some(usage) = chunk.usage {
+            self.usage = Some(Usage::parse(usage.get().as_bytes())?);
+        }
+        Some(())
+    }
+
+    fn read_response_event(&mut self, data: &[u8]) -> Option<()> {
+        let event: ResponseEvent<'_> = serde_json::from_slice(data).ok()?;
+        let kind = event.kind?.0;
+        self.identity.sequence_number = event.sequence_number.unwrap_or(self.identity.sequence_number);
+        if kind.ends_with(".delta") {
+            let text: Option<Text<'_>> = event.delta.and_then(|delta| serde_json::from_str(delta.get()).ok());
+            if let Some(text) = text {
+                self.output.push(&text.0);
+            }
+        }
+        if let Some(response) = event.response {
+            self.identify(response.id, response.model);
+            if let Some(created) = response.created_at {
+                self.identity.created = created;
+            }
+            if let Some(usage) = response.usage {
+                self.usage = Some(Usage::parse(usage.get().as_bytes())?);
+            }
+        }
+        self.finished |= matches!(&*kind, "response.completed" | "response.incomplete" | "response.failed");
+        Some(())
+    }
+
+    fn identify(&mut self, id: Option<Text<'_>>, model: Option<Text<'_>>) {
+        for (kept, text) in [(&mut self.identity.id, id), (&mut self.identity.model, model)] {
+            if let Some(Text(text)) = text
+                && kept.is_empty()
+                && text.len() <= LONGEST_NAME
+            {
+                kept.push_str(&text);
+            }
+        }
+    }
+}
+
+/// The value of a `data` field, if that is what the line is.
+fn data_of(line: &[u8]) -> Option<&[u8]> {
+    let data = line.strip_prefix(b"data:")?;
+    Some(data.strip_prefix(b" ").unwrap_or(data))
+}
+
+/// A string that is borrowed unless it is written with escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// A chunk of a chat or of an older completion.
+#[derive(Deserialize)]
+struct Chunk<'a> {
+    #[serde(borrow)]
+    id: Option<Text<'a>>,
+    #[serde(borrow)]
+    model: Option<Text<'a>>,
+    created: Option<u64>,
+    #[serde(borrow, default)]
+    choices: Vec<Choice<'a>>,
+    #[serde(borrow)]
+    usage: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Choice<'a> {
+    #[serde(default)]
+    index: u32,
+    #[serde(borrow)]
+    text: Option<Text<'a>>,
+    #[serde(borrow)]
+    delta: Option<Delta<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Delta<'a> {
+    #[serde(borrow)]
+    content: Option<Text<'a>>,
+    #[serde(borrow)]
+    refusal: Option<Text<'a>>,
+    #[serde(borrow)]
+    reasoning_content: Option<Text<'a>>,
+    #[serde(borrow)]
+    function_call: Option<Function<'a>>,
+    #[serde(borrow)]
+    tool_calls: Option<Vec<ToolCall<'a>>>,
+}
+
+#[derive(Deserialize)]
+struct ToolCall<'a> {
+    #[serde(borrow)]
+    function: Option<Function<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Function<'a> {
+    #[serde(borrow)]
+    name: Option<Text<'a>>,
+    #[serde(borrow)]
+    arguments: Option<Text<'a>>,
+}
+
+impl<'a> Delta<'a> {
+    fn texts(&self) -> impl Iterator<Item = &Text<'a>> {
+        let tools = self.tool_calls.iter().flatten().filter_map(|call| call.function.as_ref());
+        let functions = self.function_call.iter().chain(tools);
+        [&self.content, &self.refusal, &self.reasoning_content]
+            .into_iter()
+            .flatten()
+            .chain(functions.flat_map(|function| [&function.name, &function.arguments].into_iter().flatten()))
+    }
+}
+
+/// An event of a Responses stream.
+#[derive(Deserialize)]
+struct ResponseEvent<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Option<Text<'a>>,
+    sequence_number: Option<u64>,
+    #[serde(borrow)]
+    delta: Option<&'a RawValue>,
+    #[serde(borrow)]
+    response: Option<ResponseObject<'a>>,
+}
+
+#[derive(Deserialize)]
+struct ResponseObject<'a> {
+    #[serde(borrow)]
+    id: Option<Text<'a>>,
+    #[serde(borrow)]
+    model: Option<Text<'a>>,
+    created_at: Option<u64>,
+    #[serde(borrow)]
+    usage: Option<&'a RawValue>,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CHAT: &str = concat!(
+        "data: {\"choices\":[],\"created\":0,\"id\":\"\",\"model\":\"\",\"prompt_filter_results\":[]}\n\n",
+        "data: {\"choices\":[{\"delta\":{\"content\":\"\",\"role\":\"assistant\"},\"index\":0}],\"created\":7,",
+        "\"id\":\"chatcmpl-1\",\"model\":\"gpt-4o-mini\",\"usage\":null}\n\n",
+        "data: {\"choices\":[{\"delta\":{\"content\":\"Hello \\\"wor\\u006cd\\\"\"},\"index\":0}],\"usage\":null}\n\n",
+        "data: {\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\" again\"}}]},",
+        "\"index\":1}],\"usage\":null}\n\n",
+        "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\",\"index\":0}],\"usage\":null}\n\n",
+        "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":5,\"total_tokens\":14}}\n\n",
+        "data: [DONE]\n\n",
+    );
+
+    const RESPONSES: &str = concat!(
+        "event: response.created\ndata: {\"type\":\"response.created\",\"sequence_number\":0,\"response\":",
+        "{\"id\":\"resp_1\",\"model\":\"gpt-4o-mini\",\"usage\":null}}\n\n",
+        "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"sequence_number\":1,",
+        "\"delta\":\"Hello world\"}\n\n",
+        "event: response.completed\ndata: {\"type\":\"response.completed\",\"sequence_number\":2,\"response\":",
+        "{\"id\":\"resp_1\",\"output\":[{\"usage\":{}}],\"usage\":{\"input_tokens\":3,\"output_tokens\":2}}}\n\n",
+    );
+
+    fn metered(api: Api, pieces: &[&[u8]]) -> StreamMeter {
+        let mut meter = StreamMeter::new(api, Encoding::O200k);
+        pieces.iter().for_each(|piece| meter.push(piece));
+        meter
+    }
+
+    fn seen(meter: &StreamMeter) -> (Option<Usage>, Tokens, bool, bool, u64) {
+        let usage = meter.usage().copied();
+        (usage, meter.output_total(), meter.finished(), meter.at_boundary(), meter.unreadable())
+    }
+
+    #[test]
+    fn a_chat_stream_is_read_whole() {
+        let meter = metered(Api::ChatCompletions, &[CHAT.as_bytes()]);
+        let usage = *meter.usage().unwrap();
+        assert_eq!((usage.input, usage.output), (Tokens::new(9), Tokens::new(5)));
+        assert_eq!(meter.output_total(), Tokens::new(5));
+        assert_eq!((meter.identity().id.as_str(), meter.identity().choices), ("chatcmpl-1", 2));
+        assert!(meter.finished() && meter.at_boundary());
+    }
+
+    #[test]
+    fn a_responses_stream_is_read_whole() {
+        let meter = metered(Api::Responses, &[RESPONSES.as_bytes()]);
+        let usage = *meter.usage().unwrap();
+        assert_eq!((usage.input, usage.output), (Tokens::new(3), Tokens::new(2)));
+        assert_eq!(meter.output_total(), Tokens::new(2));
+        assert_eq!((meter.identity().id.as_str(), meter.identity().sequence_number), ("resp_1", 2));
+        assert!(meter.finished());
+    }
+
+    #[test]
+    fn a_terminal_event_of_any_size_is_scanned_without_being_held() {
+        let text = "lorem ipsum ".repeat(50_000);
+        let event = format!(
+            "data: {{\"type\":\"response.completed\",\"response\":{{\"output\":[{{\"text\":\"{text}\"}}],\
+             \"usage\":{{\"input_tokens\":3,\"output_tokens\":9}}}}}}\n\n"
+        );
+        for size in [1, 7, 4096, event.len()] {
+            let mut meter = StreamMeter::new(Api::Responses, Encoding::O200k);
+            for piece in event.as_bytes().chunks(size) {
+                meter.push(piece);
+                assert!(meter.line.len() <= LONGEST_LINE);
+            }
+            assert_eq!(meter.usage().unwrap().output, Tokens::new(9), "in pieces of {size}");
+            assert!(meter.finished() && meter.at_boundary());
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_counted_and_passed_over() {
+        let meter = metered(
+            Api::ChatCompletions,
+            &[
+                b": comment\n\nid: 1\ndata: {broken\n\ndata: {\"usage\":{\"prompt_tokens\":-1}}\n\n",
+                b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hello\"}}]}\n\n",
+            ],
+        );
+        assert_eq!(seen(&meter), (None, Tokens::new(1), false, true, 2));
+    }
+
+    #[test]
+    fn the_middle_of_an_event_is_no_boundary() {
+        let mut meter = metered(Api::ChatCompletions, &[b"data: {\"choices\":[]}"]);
+        assert!(!meter.at_boundary());
+        meter.push(b"\r\n");
+        meter.push(b"\r\n");
+        assert!(meter.at_boundary());
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_in_any_framing_is_read_alike(
+            cuts in prop::collection::vec(0_usize..2000, 0..12), responses in any::<bool>(), crlf in any::<bool>(),
+        ) {
+            let (api, text) = if responses { (Api::Responses, RESPONSES) } else { (Api::ChatCompletions, CHAT) };
+            let text = if crlf { text.replace('\n', "\r\n") } else { text.to_owned() };
+            let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut % text.len()).collect();
+            cuts.sort_unstable();
+            let mut pieces = Vec::new();
+            let mut done = 0;
+            for cut in cuts {
+                pieces.push(&text.as_bytes()[done..cut]);
+                done = cut;
+            }
+            pieces.push(&text.as_bytes()[done..]);
+            let whole = seen(&metered(api, &[text.as_bytes()]));
+            prop_assert_eq!(seen(&metered(api, &pieces)), whole);
+        }
+
+        #[test]
+        fn no_bytes_panic(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..50), 0..20)) {
+            for api in [Api::ChatCompletions, Api::Responses] {
+                let mut meter = StreamMeter::new(api, Encoding::O200k);
+                pieces.iter().for_each(|piece| meter.push(piece));
+                let _total = meter.output_total();
+            }
+        }
+    }
+}
