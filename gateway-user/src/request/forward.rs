@@ -1,1 +1,170 @@
+//! A caller's headers: where its key is found, and which of them go upstream.
 
+use std::borrow::Cow;
+
+use http::header::{AUTHORIZATION, CONNECTION, HeaderMap, HeaderName};
+
+use super::query;
+
+/// Headers that hold a key, first found wins.
+const KEY_HEADERS: [HeaderName; 2] =
+    [HeaderName::from_static("ocp-apim-subscription-key"), HeaderName::from_static("api-key")];
+
+/// The key that a caller presents: in `Ocp-Apim-Subscription-Key`, `api-key`, `Authorization: Bearer`, or the query's
+/// `subscription-key` or `api-key`; the first of these that is there, right or wrong.
+#[must_use]
+pub fn caller_key<'a>(headers: &'a HeaderMap, query: Option<&'a str>) -> Option<Cow<'a, [u8]>> {
+    for name in KEY_HEADERS {
+        if let Some(value) = headers.get(name) {
+            return Some(Cow::Borrowed(value.as_bytes()));
+        }
+    }
+    if let Some(bearer) = headers.get(AUTHORIZATION).and_then(|value| bearer(value.as_bytes())) {
+        return Some(Cow::Borrowed(bearer));
+    }
+    match query::key(query?)? {
+        Cow::Borrowed(key) => Some(Cow::Borrowed(key.as_bytes())),
+        Cow::Owned(key) => Some(Cow::Owned(key.into_bytes())),
+    }
+}
+
+/// The token of a `Bearer` credential (RFC 6750, 2.1).
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+}
+
+/// The headers that go upstream: all but those that speak of this connection (RFC 9110, 7.6.1), of the caller's
+/// credentials or address, or that could redirect what the call costs.
+#[must_use]
+pub fn upstream_headers(headers: HeaderMap) -> HeaderMap {
+    let named = connection_headers(&headers);
+    let mut forwarded = HeaderMap::with_capacity(headers.len() + 3);
+    let mut keep = false;
+    let mut current = None;
+    // Owned iteration names a header once and leaves the name out for its further values.
+    for (name, value) in headers {
+        if let Some(name) = name {
+            keep = is_forwarded(name.as_str()) && !named.iter().any(|other| other == name.as_str());
+            current = Some(name);
+        }
+        if let (true, Some(name)) = (keep, &current) {
+            forwarded.append(name.clone(), value);
+        }
+    }
+    forwarded
+}
+
+/// The headers that a response from upstream does not bring along to the caller.
+#[must_use]
+pub fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
+
+fn is_forwarded(name: &str) -> bool {
+    if is_hop_by_hop(name) {
+        return false;
+    }
+    match name {
+        "authorization" | "api-key" | "cookie" | "forwarded" | "via" | "host" | "content-length" | "expect"
+        | "http2-settings" | "x-real-ip" => false,
+        // A compressed answer could not be metered.
+        "accept-encoding" => false,
+        "x-ms-client-request-id" | "x-ms-useragent" => true,
+        // `x-ms-spillover-deployment` moves a call to another deployment; none of its kind is let through unknown.
+        _ => !["x-ms-", "x-forwarded-", "ocp-apim-"].iter().any(|prefix| name.starts_with(prefix)),
+    }
+}
+
+/// What `Connection` names besides the usual (RFC 9110, 7.6.1).
+fn connection_headers(headers: &HeaderMap) -> Vec<String> {
+    headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|name| name.trim().to_ascii_lowercase())
+        .filter(|name| !matches!(name.as_str(), "" | "close" | "keep-alive"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
+    }
+
+    fn key(pairs: &[(&'static str, &str)], query: Option<&str>) -> Option<String> {
+        caller_key(&headers(pairs), query).map(|key| String::from_utf8(key.into_owned()).unwrap())
+    }
+
+    #[test]
+    fn the_first_place_that_holds_a_key_wins() {
+        let mut places = vec![
+            ("ocp-apim-subscription-key", "one"),
+            ("api-key", "two"),
+            ("authorization", "bearer  three "),
+        ];
+        let query = Some("api-key=five&subscription-key=four");
+        for expected in ["one", "two", "three", "four"] {
+            assert_eq!(key(&places, query).as_deref(), Some(expected));
+            if !places.is_empty() {
+                places.remove(0);
+            }
+        }
+        assert_eq!(key(&[], Some("api-key=five")).as_deref(), Some("five"));
+        assert_eq!(key(&[("authorization", "Basic xyz")], None), None);
+        assert_eq!(key(&[], None), None);
+    }
+
+    #[test]
+    fn what_could_identify_or_redirect_stays_here() {
+        let forwarded = upstream_headers(headers(&[
+            ("authorization", "Bearer k"),
+            ("api-key", "k"),
+            ("ocp-apim-subscription-key", "k"),
+            ("ocp-apim-trace", "true"),
+            ("host", "gateway"),
+            ("connection", "close, X-Drop"),
+            ("x-drop", "1"),
+            ("cookie", "a=b"),
+            ("te", "trailers"),
+            ("accept-encoding", "gzip"),
+            ("x-forwarded-host", "evil"),
+            ("x-ms-spillover-deployment", "big"),
+            ("x-ms-anything-new", "1"),
+            ("x-ms-client-request-id", "id"),
+            ("content-type", "application/json"),
+            ("user-agent", "sdk"),
+            ("x-stainless-retry-count", "0"),
+        ]));
+        let mut names: Vec<_> = forwarded.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["content-type", "user-agent", "x-ms-client-request-id", "x-stainless-retry-count"]);
+    }
+
+    #[test]
+    fn every_value_of_a_forwarded_header_is_kept() {
+        let mut given = HeaderMap::new();
+        given.append("x-a", "1".parse().unwrap());
+        given.append("x-a", "2".parse().unwrap());
+        given.append("api-key", "1".parse().unwrap());
+        given.append("api-key", "2".parse().unwrap());
+        let forwarded = upstream_headers(given);
+        assert_eq!(forwarded.len(), 2);
+        assert_eq!(forwarded.get_all("x-a").iter().count(), 2);
+    }
+}

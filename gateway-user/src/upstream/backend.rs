@@ -1,0 +1,148 @@
+//! A backend as the data path sees it: where to connect, and with which token.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_util::either::Either;
+
+use super::connection::Connection;
+use super::identity::TokenSlot;
+use crate::config;
+use crate::names::BackendName;
+
+/// An Azure OpenAI resource that calls can be forwarded to.
+#[derive(Debug)]
+pub struct Backend {
+    /// What logs and metrics call it.
+    pub name: BackendName,
+    /// Lower numbers first.
+    pub priority: u32,
+    /// Until the head of a response.
+    pub timeout: Duration,
+    /// Between two chunks of a response.
+    pub idle_timeout: Duration,
+    /// What comes before a forwarded path.
+    pub base_path: String,
+    /// The key of its idle connections.
+    pub(crate) authority: Arc<str>,
+    /// The `Host` header.
+    pub(crate) host_header: HeaderValue,
+    host: String,
+    port: u16,
+    connect_timeout: Duration,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    /// `None` where no identity is configured.
+    token: Option<Arc<TokenSlot>>,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The name has no address, or none accepts.
+    #[error("cannot connect to {0}: {1}")]
+    Tcp(Arc<str>, std::io::Error),
+    /// The TLS handshake failed.
+    #[error("no TLS with {0}: {1}")]
+    Tls(Arc<str>, std::io::Error),
+    /// Not within the connect timeout.
+    #[error("no connection to {0} within {1:?}")]
+    Timeout(Arc<str>, Duration),
+    /// HTTP could not start.
+    #[error("no HTTP with {0}: {1}")]
+    Http(Arc<str>, hyper::Error),
+}
+
+/// Why the token cannot be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoToken;
+
+impl Backend {
+    /// Prepares a configured backend.
+    ///
+    /// # Errors
+    /// When its host is no name that a certificate can be checked for.
+    pub fn new(
+        backend: &config::Backend,
+        tls: &Arc<ClientConfig>,
+        token: Option<Arc<TokenSlot>>,
+    ) -> Result<Self, rustls_pki_types::InvalidDnsNameError> {
+        let endpoint = &backend.endpoint;
+        let tls = if endpoint.tls() {
+            let name = ServerName::try_from(endpoint.host().to_owned())?;
+            Some((TlsConnector::from(Arc::clone(tls)), name))
+        } else {
+            None
+        };
+        let authority = endpoint.authority().as_str();
+        Ok(Self {
+            name: backend.name.clone(),
+            priority: backend.priority,
+            timeout: backend.timeout,
+            idle_timeout: backend.stream_idle_timeout,
+            base_path: endpoint.base_path().to_owned(),
+            authority: Arc::from(format!("{}://{authority}", endpoint.scheme())),
+            host_header: HeaderValue::try_from(authority).unwrap_or(HeaderValue::from_static("")),
+            host: endpoint.host().to_owned(),
+            port: endpoint.port(),
+            connect_timeout: backend.connect_timeout,
+            tls,
+            token,
+        })
+    }
+
+    /// The `Authorization` header for a request to it; `None` where no identity is configured.
+    ///
+    /// # Errors
+    /// When an identity is configured and there is no token that still holds.
+    pub(crate) fn authorization(&self, utc_seconds: u64) -> Result<Option<HeaderValue>, NoToken> {
+        match &self.token {
+            None => Ok(None),
+            Some(slot) => slot.header(utc_seconds).map(Some).ok_or(NoToken),
+        }
+    }
+
+    /// Whether a call could be authorised at that moment.
+    #[must_use]
+    pub fn is_authorised(&self, utc_seconds: u64) -> bool {
+        self.authorization(utc_seconds).is_ok()
+    }
+
+    /// Opens a connection to it.
+    pub(crate) async fn connect(&self) -> Result<Connection, ConnectError> {
+        let authority = || Arc::clone(&self.authority);
+        let connecting = async {
+            let tcp = connect_tcp(&self.host, self.port).await.map_err(|e| ConnectError::Tcp(authority(), e))?;
+            tcp.set_nodelay(true).map_err(|e| ConnectError::Tcp(authority(), e))?;
+            let transport = match &self.tls {
+                None => Either::Left(tcp),
+                Some((connector, name)) => {
+                    let tls = connector.connect(name.clone(), tcp).await;
+                    Either::Right(Box::new(tls.map_err(|e| ConnectError::Tls(authority(), e))?))
+                }
+            };
+            Connection::new(transport).await.map_err(|e| ConnectError::Http(authority(), e))
+        };
+        match tokio::time::timeout(self.connect_timeout, connecting).await {
+            Ok(result) => result,
+            Err(_elapsed) => Err(ConnectError::Timeout(authority(), self.connect_timeout)),
+        }
+    }
+}
+
+/// The first of a host's addresses that accepts.
+async fn connect_tcp(host: &str, port: u16) -> std::io::Result<TcpStream> {
+    let mut last = None;
+    for address in tokio::net::lookup_host((host, port)).await?.collect::<Vec<SocketAddr>>() {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address")))
+}
