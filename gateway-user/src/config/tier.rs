@@ -1,10 +1,14 @@
 //! `[tiers.NAME]`: the limits that a tenant can be given.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroU64};
 
-use crate::names::DeploymentName;
+use super::deployment::Deployments;
+use super::document::{Reported, Section};
+use super::error::{Problem, nearest};
+use super::value;
+use crate::names::{DeploymentName, TierName};
 use crate::units::{NanoDollars, Tokens};
 
 /// One of `[tiers]`: a set of limits. Each tenant of a tier has counters of its own.
@@ -110,3 +114,110 @@ pub enum Ceiling {
     /// Only the prompt's estimate is taken beforehand; the rest is settled afterwards and may overshoot.
     Soft,
 }
+
+/// Reads `[tiers]`.
+pub(super) fn read_all(root: &mut Section<'_>, declared: &Deployments) -> BTreeMap<TierName, Tier> {
+    let mut listed = false;
+    let all = root.named("tiers", |name, section| {
+        listed = true;
+        let name = TierName::new(name).map_err(|error| section.report(error.into()));
+        let tier = Tier::read(section, declared);
+        Ok((name?, tier))
+    });
+    if !listed {
+        root.report_at(&["tiers"], Problem::Empty);
+    }
+    all.into_iter().collect()
+}
+
+impl Tier {
+    fn read(section: &mut Section<'_>, declared: &Deployments) -> Self {
+        let tier = Self {
+            calls_per_minute: section.optional("calls_per_minute", value::count32),
+            tokens_per_minute: section.optional("tokens_per_minute", value::count64),
+            concurrent_calls: section.optional("concurrent_calls", value::count32),
+            token_quota: section.each("token_quota", TokenQuota::read),
+            spend_quota: section.each("spend_quota", SpendQuota::read),
+            deployments: read_allowed(section, declared),
+            ceiling: section.or(
+                "ceiling",
+                Ceiling::default(),
+                value::choice(&[("strict", Ceiling::Strict), ("soft", Ceiling::Soft)]),
+            ),
+        };
+        report_twice(section, "token_quota", tier.token_quota.iter().map(|quota| quota.period));
+        report_twice(section, "spend_quota", tier.spend_quota.iter().map(|quota| quota.period));
+        if !tier.spend_quota.is_empty() {
+            report_unpriced(section, &tier.deployments, declared);
+        }
+        tier
+    }
+}
+
+impl TokenQuota {
+    fn read(section: &mut Section<'_>) -> Result<Self, Reported> {
+        let tokens = section.required("tokens", value::count64);
+        let period = section.required("period", value::choice(&PERIODS));
+        Ok(Self { tokens: Tokens::new(tokens?.get()), period: period? })
+    }
+}
+
+impl SpendQuota {
+    fn read(section: &mut Section<'_>) -> Result<Self, Reported> {
+        let dollars = section.required("dollars", |dollars| match value::nano_dollars(dollars)? {
+            NanoDollars::ZERO => Err(Problem::NoBudget),
+            dollars => Ok(dollars),
+        });
+        let period = section.required("period", value::choice(&PERIODS));
+        Ok(Self { dollars: dollars?, period: period? })
+    }
+}
+
+fn read_allowed(section: &mut Section<'_>, declared: &Deployments) -> AllowedDeployments {
+    let mut star = false;
+    let names = section.entries("deployments", |name| match value::text(name)? {
+        "*" => {
+            star = true;
+            Ok(None)
+        }
+        name => declared.names.get(name).cloned().map(Some).ok_or_else(|| Problem::NoSuch {
+            kind: "deployment",
+            name: name.to_owned(),
+            nearest: nearest(name, declared.names.iter().map(DeploymentName::as_str)).map(str::to_owned),
+        }),
+    });
+    let Some(names) = names else { return AllowedDeployments::All };
+    if !star {
+        return AllowedDeployments::Only(names.into_iter().flatten().collect());
+    }
+    if names.len() > 1 {
+        section.report_at(&["deployments"], Problem::StarAmongNames);
+    }
+    AllowedDeployments::All
+}
+
+fn report_twice(section: &Section<'_>, key: &str, periods: impl Iterator<Item = Period>) {
+    let mut seen = BTreeSet::new();
+    for period in periods {
+        if !seen.insert(period) {
+            section.report_at(&[key], Problem::Twice(period.to_string()));
+        }
+    }
+}
+
+fn report_unpriced(section: &Section<'_>, allowed: &AllowedDeployments, declared: &Deployments) {
+    for (name, deployment) in &declared.all {
+        if deployment.prices.is_none() && allowed.allows(name.as_str()) {
+            let problem = Problem::NoPrice { deployment: name.clone(), model: deployment.model.clone() };
+            section.report_at(&["spend_quota"], problem);
+        }
+    }
+}
+
+const PERIODS: [(&str, Period); 5] = [
+    (Period::Hourly.as_str(), Period::Hourly),
+    (Period::Daily.as_str(), Period::Daily),
+    (Period::Weekly.as_str(), Period::Weekly),
+    (Period::Monthly.as_str(), Period::Monthly),
+    (Period::Yearly.as_str(), Period::Yearly),
+];
