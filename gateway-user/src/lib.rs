@@ -1,6 +1,7 @@
 //! The gateway as a library: what `aoai-gateway` runs.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod config;
 pub mod names;
 pub mod secret;

@@ -2,6 +2,7 @@
 
 mod directory;
 mod file;
+mod replace;
 
 use std::fmt;
 

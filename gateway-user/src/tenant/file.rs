@@ -3,14 +3,14 @@
 //! A change is made on the text, so that comments and order stay, and the file is replaced as a whole: a gateway that
 //! reads it meanwhile sees the old one or the new one.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use toml::value::Datetime;
 use toml_edit::{DocumentMut, Item, Table, TableLike, Value};
 
+use super::replace::replace_file;
 use super::{KeySlot, Tenant, TenantState};
 use crate::config::document::{self, Reported, Section};
 use crate::config::{ConfigErrors, Problem, nearest, value};
@@ -69,6 +69,15 @@ impl TenantsFile {
     /// When there is no such file; all that is wrong with it.
     pub fn read(&self) -> Result<Vec<Tenant>, ConfigErrors> {
         document::read(&self.path, &self.text()?, |root| Ok(read_all(root)))
+    }
+
+    /// Reads the one tenant of that name.
+    ///
+    /// # Errors
+    /// When there is no such tenant or no such file, and when the file is wrong.
+    pub fn find(&self, name: &TenantName) -> Result<Tenant, TenantsError> {
+        let tenants = self.read()?;
+        tenants.iter().find(|tenant| tenant.name == *name).cloned().ok_or_else(|| unknown(name, &tenants))
     }
 
     /// Adds a tenant.
@@ -245,35 +254,6 @@ fn unknown(name: &TenantName, tenants: &[Tenant]) -> TenantsError {
     TenantsError::Unknown { name: name.clone(), nearest: nearest.cloned() }
 }
 
-/// Writes beside the file, then takes its place. An old file's owner and mode pass to the new one: the gateway may run
-/// as another user than the one who adds tenants.
-fn replace_file(path: &Path, folder: &Path, text: &str) -> io::Result<()> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let beside = folder.join(format!(".{name}.new"));
-    match fs::remove_file(&beside) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(&beside)?;
-    let written = (|| {
-        if let Ok(old) = fs::metadata(path) {
-            let new = file.metadata()?;
-            if (new.uid(), new.gid()) != (old.uid(), old.gid()) {
-                std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid()))?;
-            }
-            file.set_permissions(fs::Permissions::from_mode(old.mode() & 0o777))?;
-        }
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    })();
-    written.or_else(|error: io::Error| {
-        fs::remove_file(&beside)?;
-        Err(error)
-    })
-}
-
 const STATES: [(&str, TenantState); 2] = [
     (TenantState::Active.as_str(), TenantState::Active),
     (TenantState::Suspended.as_str(), TenantState::Suspended),
@@ -281,11 +261,11 @@ const STATES: [(&str, TenantState); 2] = [
 const STATE: &str = "state";
 const CREATED: &str = "created";
 const ROTATED: &str = "rotated";
-/// Read and write for the owner alone.
-const PRIVATE: u32 = 0o600;
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
     use super::*;
 
     fn tenant(name: &str) -> Tenant {
