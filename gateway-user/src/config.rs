@@ -6,23 +6,37 @@
 
 mod backend;
 mod deployment;
+pub(crate) mod document;
+mod endpoint;
+mod error;
+mod files;
 mod kernel;
 mod listen;
 mod store;
 mod tier;
+pub(crate) mod value;
+mod warning;
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
-use crate::names::{DeploymentName, ModelName, TierName};
+use document::{Reported, Section};
+
+use crate::names::{BackendName, DeploymentName, ModelName, TierName};
 use crate::tenant::TenantsFile;
 use crate::units::Prices;
 
-pub use backend::{Backend, Endpoint, EndpointError, Identity, IdentitySource};
+pub(crate) use error::nearest;
+
+pub use backend::{Backend, Identity, IdentitySource};
 pub use deployment::Deployment;
+pub use endpoint::{Endpoint, EndpointError};
+pub use error::{ConfigError, ConfigErrors, Problem};
 pub use kernel::{Attach, Interface, Kernel, KernelMode};
 pub use listen::{Admin, ErrorFormat, Listen, Log, LogFormat};
 pub use store::{RedisUrl, Store, StoreLocation, WhenDown};
-pub use tier::{AllowedDeployments, Ceiling, Period, SpendQuota, Tier, TokenQuota};
+pub use tier::{AllowedDeployments, Tier};
+pub use warning::Warning;
 
 /// The whole configuration, an immutable snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,3 +66,107 @@ pub struct Config {
     /// What is logged, and how.
     pub log: Log,
 }
+
+impl Config {
+    /// Reads and checks the file at `path`. Relative paths in it start from its own folder.
+    ///
+    /// The files that it names are not opened: that is for [`Config::check`] and for those who use them.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
+        Self::parse(&text_of(path)?, path)
+    }
+
+    /// Reads and checks the file at `path`, the certificates and the key that it names included.
+    ///
+    /// The tenants file is left to [`Directory::load`](crate::tenant::Directory::load).
+    ///
+    /// # Errors
+    /// All that is wrong with it or with those files.
+    pub fn check(path: &Path) -> Result<Self, ConfigErrors> {
+        document::read(path, &text_of(path)?, |root| {
+            let config = Self::read(root, folder_of(path))?;
+            files::check(&config.listen, root);
+            Ok(config)
+        })
+    }
+
+    /// Checks the text of a file that is, or would be, at `path`.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigErrors> {
+        document::read(path, text, |root| Self::read(root, folder_of(path)))
+    }
+
+    /// Reads every section before it gives up on any, so that all problems are found.
+    fn read(root: &mut Section<'_>, folder: &Path) -> Result<Self, Reported> {
+        let listen = root.section("listen", |section| Listen::read(section, folder)).flatten();
+        let admin = root.section("admin", Admin::read);
+        let identity = root.section("identity", Identity::read);
+        let backends = backend::read_all(root);
+        let prices = deployment::read_prices(root);
+        let deployments = deployment::read_all(root, &backends.names, &prices);
+        let tiers = tier::read_all(root, &deployments);
+        let store = root.section("store", |section| Store::read(section, folder));
+        let errors = root.section("errors", ErrorFormat::read);
+        let kernel = root.section("kernel", Kernel::read);
+        let tenants = root.section("tenants", |section| {
+            let file = section.or("file", PathBuf::from(DEFAULT_TENANTS_FILE), value::path);
+            TenantsFile::new(folder.join(file))
+        });
+        let log = root.section("log", Log::read);
+
+        let config = Self {
+            listen: listen?,
+            admin: admin?,
+            identity: identity?,
+            backends: backends.all,
+            deployments: deployments.all,
+            prices,
+            tiers,
+            store: store?,
+            errors: errors?,
+            kernel: kernel?,
+            tenants: tenants?,
+            log: log?,
+        };
+        config.check_together(root)?;
+        Ok(config)
+    }
+
+    /// What no section can know alone.
+    fn check_together(&self, root: &Section<'_>) -> Result<(), Reported> {
+        if self.admin.address == self.listen.address && self.listen.address.port() != 0 {
+            root.report_at(&["admin", "address"], Problem::SameAddress(self.listen.address));
+        }
+        if self.identity.source == IdentitySource::None
+            && let Some(elsewhere) = self.backends.iter().find(|backend| !backend.endpoint.is_loopback())
+        {
+            return Err(
+                root.report_at(&["identity", "source"], Problem::IdentityNeeded(elsewhere.name.clone()))
+            );
+        }
+        Ok(())
+    }
+
+    /// The backend of that name.
+    #[must_use]
+    pub fn backend(&self, name: &BackendName) -> Option<&Backend> {
+        self.backends.iter().find(|backend| backend.name == *name)
+    }
+}
+
+fn text_of(path: &Path) -> Result<String, ConfigErrors> {
+    std::fs::read_to_string(path).map_err(|error| ConfigErrors::file(path, Problem::Read(error)))
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().unwrap_or_else(|| Path::new(""))
+}
+
+const DEFAULT_TENANTS_FILE: &str = "tenants.toml";
+
+#[cfg(test)]
+mod tests;

@@ -1,16 +1,28 @@
 //! The gateway as a library: what `aoai-gateway` runs.
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod api;
+pub mod assembly;
+mod call;
+pub mod cli;
 pub mod config;
+pub mod gateway;
 pub mod limits;
+pub mod logging;
 pub mod meter;
 pub mod metrics;
 pub mod names;
+mod pipeline;
+mod relay;
+pub mod reload;
 pub mod reply;
 pub mod request;
+mod request_id;
 pub mod secret;
+pub mod serve;
 pub mod tenant;
+pub mod tls;
 pub mod tokens;
 pub mod units;
-mod upstream;
+pub mod upstream;

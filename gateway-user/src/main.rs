@@ -1,2 +1,10 @@
 //! The `aoai-gateway` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use gateway_user::cli::Cli;
+
+fn main() -> ExitCode {
+    Cli::parse().run()
+}

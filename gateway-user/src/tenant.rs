@@ -2,6 +2,7 @@
 
 mod directory;
 mod file;
+mod replace;
 
 use std::fmt;
 
@@ -11,7 +12,7 @@ use crate::names::{TenantName, TierName};
 use crate::secret::KeyHash;
 
 pub use directory::{Directory, DirectoryError, Member, Presented, TenantIndex};
-pub use file::TenantsFile;
+pub use file::{TenantsError, TenantsFile};
 
 /// One tenant, as the tenants file lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]

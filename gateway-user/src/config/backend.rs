@@ -1,11 +1,12 @@
 //! `[identity]` and `[[backends]]`: the Azure OpenAI resources behind the gateway and how it signs in to them.
 
-use std::fmt;
-use std::num::{NonZeroU16, NonZeroU32};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
-use http::uri::{Authority, Scheme, Uri};
-
+use super::document::{Reported, Section};
+use super::endpoint::Endpoint;
+use super::error::Problem;
+use super::value;
 use crate::names::BackendName;
 
 /// `[identity]`: how the gateway signs in to Azure.
@@ -54,144 +55,76 @@ pub struct Backend {
     pub connect_timeout: Duration,
 }
 
-/// An address to forward to: `https://host[:port][/base]`, in plain HTTP only on loopback.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Endpoint {
-    tls: bool,
-    authority: Authority,
-    port: NonZeroU16,
-    base_path: String,
+/// All backends that can be used, and the names of all that are listed.
+#[derive(Debug)]
+pub(super) struct Backends {
+    pub(super) all: Vec<Backend>,
+    pub(super) names: Vec<BackendName>,
 }
 
-/// Why a text is no [`Endpoint`].
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum EndpointError {
-    /// Not a URL.
-    #[error("is not a URL such as \"https://name.openai.azure.com\"")]
-    Syntax,
-    /// Neither `https` nor `http`.
-    #[error("must start with https://, found {0}")]
-    Scheme(String),
-    /// Plain HTTP to somewhere else than this host.
-    #[error("may use http:// only for a loopback host, and {0:?} is not one; use https://")]
-    Plaintext(String),
-    /// A user name or a password before the host.
-    #[error("may not carry credentials")]
-    Credentials,
-    /// Something after `?` or `#`.
-    #[error("may not carry a query or a fragment")]
-    Query,
-    /// Port 0.
-    #[error("may not name port 0")]
-    Port,
-}
-
-impl Endpoint {
-    /// Parses and checks an address.
-    ///
-    /// # Errors
-    /// When it is no URL, names another scheme, is in plain HTTP to another host, or carries credentials or a query.
-    pub fn parse(text: &str) -> Result<Self, EndpointError> {
-        if text.contains('#') {
-            return Err(EndpointError::Query);
+/// Reads `[[backends]]`.
+pub(super) fn read_all(root: &mut Section<'_>) -> Backends {
+    let mut names = Vec::new();
+    let all = root.each("backends", |section| {
+        let name = section.required("name", |name| Ok(BackendName::new(value::text(name)?)?));
+        if let Ok(name) = &name {
+            if names.contains(name) {
+                section.report_at(&["name"], Problem::Twice(name.to_string()));
+            }
+            names.push(name.clone());
         }
-        let uri: Uri = text.parse().map_err(|_syntax: http::uri::InvalidUri| EndpointError::Syntax)?;
-        let parts = uri.into_parts();
-        let (Some(scheme), Some(authority)) = (parts.scheme, parts.authority) else {
-            return Err(EndpointError::Syntax);
-        };
-        let tls = match scheme {
-            https if https == Scheme::HTTPS => true,
-            http if http == Scheme::HTTP => false,
-            other => return Err(EndpointError::Scheme(other.to_string())),
-        };
-        if authority.as_str().contains('@') {
-            return Err(EndpointError::Credentials);
+        Backend::read(section, name)
+    });
+    if names.is_empty() && all.is_empty() {
+        root.report_at(&["backends"], Problem::Empty);
+    }
+    Backends { all, names }
+}
+
+impl Backend {
+    fn read(section: &mut Section<'_>, name: Result<BackendName, Reported>) -> Result<Self, Reported> {
+        let endpoint = section.required("endpoint", |url| Ok(Endpoint::parse(value::text(url)?)?));
+        let scope = section.optional("scope", value::printable);
+        let priority = section.or("priority", DEFAULT_PRIORITY, value::count32).get();
+        let weight = section.or("weight", DEFAULT_WEIGHT, value::count32);
+        let timeout = section.or("timeout", DEFAULT_TIMEOUT, value::duration);
+        let stream_idle_timeout =
+            section.or("stream_idle_timeout", DEFAULT_STREAM_IDLE_TIMEOUT, value::duration);
+        let connect_timeout = section.or("connect_timeout", DEFAULT_CONNECT_TIMEOUT, value::duration);
+        Ok(Self {
+            name: name?,
+            endpoint: endpoint?,
+            scope: scope.unwrap_or_else(|| DEFAULT_SCOPE.to_owned()),
+            priority,
+            weight,
+            timeout,
+            stream_idle_timeout,
+            connect_timeout,
+        })
+    }
+}
+
+impl Identity {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        let sources = value::choice(&[
+            ("auto", IdentitySource::Auto),
+            ("managed", IdentitySource::Managed),
+            ("workload", IdentitySource::Workload),
+            ("cli", IdentitySource::Cli),
+            ("none", IdentitySource::None),
+        ]);
+        Self {
+            source: section.or("source", IdentitySource::default(), sources),
+            client_id: section.optional("client_id", value::printable),
         }
-        if !tls && !is_loopback(authority.host()) {
-            return Err(EndpointError::Plaintext(authority.host().to_owned()));
-        }
-        // A port that is no number leaves `Authority` without one; its text then still holds a colon after the host.
-        let port = match authority.port() {
-            Some(port) => NonZeroU16::new(port.as_u16()).ok_or(EndpointError::Port)?,
-            None if authority.as_str().len() > authority.host().len() => return Err(EndpointError::Syntax),
-            None if tls => HTTPS_PORT,
-            None => HTTP_PORT,
-        };
-        let path = parts.path_and_query.as_ref();
-        if path.is_some_and(|path| path.query().is_some()) {
-            return Err(EndpointError::Query);
-        }
-        let base_path = path.map_or("", |path| path.path()).trim_end_matches('/').to_owned();
-        Ok(Self { tls, authority, port, base_path })
-    }
-
-    /// Whether connections to it are encrypted.
-    #[must_use]
-    pub const fn tls(&self) -> bool {
-        self.tls
-    }
-
-    /// The scheme of a request to it.
-    #[must_use]
-    pub fn scheme(&self) -> Scheme {
-        if self.tls { Scheme::HTTPS } else { Scheme::HTTP }
-    }
-
-    /// The host and, where it was given, the port: the `Host` header or `:authority` of a request to it.
-    #[must_use]
-    pub const fn authority(&self) -> &Authority {
-        &self.authority
-    }
-
-    /// The host to resolve and to verify the certificate for: a name or an address, without brackets.
-    #[must_use]
-    pub fn host(&self) -> &str {
-        unbracketed(self.authority.host())
-    }
-
-    /// The port to connect to, the scheme's own where none was given.
-    #[must_use]
-    pub const fn port(&self) -> u16 {
-        self.port.get()
-    }
-
-    /// What comes before a forwarded request's path: empty, or `/…` without a slash at its end.
-    #[must_use]
-    pub fn base_path(&self) -> &str {
-        &self.base_path
-    }
-
-    /// Whether it is on this host.
-    #[must_use]
-    pub fn is_loopback(&self) -> bool {
-        is_loopback(self.authority.host())
     }
 }
 
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { authority, base_path, .. } = self;
-        write!(f, "{}://{authority}{base_path}", self.scheme())
-    }
-}
-
-impl fmt::Debug for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-const HTTPS_PORT: NonZeroU16 = NonZeroU16::new(443).unwrap();
-const HTTP_PORT: NonZeroU16 = NonZeroU16::new(80).unwrap();
-
-fn unbracketed(host: &str) -> &str {
-    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
-}
-
-/// `localhost` counts: RFC 6761, 6.3 reserves the name for loopback addresses.
-fn is_loopback(host: &str) -> bool {
-    let host = unbracketed(host);
-    host.eq_ignore_ascii_case("localhost")
-        || host.parse().is_ok_and(|address: std::net::IpAddr| address.to_canonical().is_loopback())
-}
+/// What Azure OpenAI's tokens are asked for in the public cloud.
+const DEFAULT_SCOPE: &str = "https://cognitiveservices.azure.com/.default";
+const DEFAULT_PRIORITY: NonZeroU32 = NonZeroU32::MIN;
+const DEFAULT_WEIGHT: NonZeroU32 = NonZeroU32::MIN;
+/// Long enough for a model that reasons before it says anything.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
+const DEFAULT_STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,12 +1,15 @@
 //! `[listen]`, `[admin]`, `[errors]` and `[log]`: where the gateway is reached and how it speaks.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
 use tracing::level_filters::LevelFilter;
+
+use super::document::{Reported, Section};
+use super::value;
 
 /// `[listen]`: where callers connect, and what one connection may take.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,3 +77,82 @@ pub enum LogFormat {
     /// For machines, one object a line.
     Json,
 }
+
+impl Listen {
+    pub(super) fn read(section: &mut Section<'_>, folder: &Path) -> Result<Self, Reported> {
+        let certificate = section.required("certificate", value::path);
+        let private_key = section.required("private_key", value::path);
+        let listen = Self {
+            address: section.or("address", DEFAULT_ADDRESS, value::address),
+            certificate: PathBuf::new(),
+            private_key: PathBuf::new(),
+            client_ca: section.optional("client_ca", value::path).map(|path| folder.join(path)),
+            proxy_protocol_from: section.list("proxy_protocol_from", value::network).unwrap_or_default(),
+            max_body_bytes: section
+                .or("max_body_bytes", DEFAULT_MAX_BODY_BYTES, value::count_of(MOST_BODY_BYTES))
+                .get(),
+            header_timeout: section.or("header_timeout", DEFAULT_HEADER_TIMEOUT, value::duration),
+            idle_timeout: section.or("idle_timeout", DEFAULT_IDLE_TIMEOUT, value::duration),
+            handshake_timeout: section.or("handshake_timeout", DEFAULT_HANDSHAKE_TIMEOUT, value::duration),
+            drain_timeout: section.or("drain_timeout", DEFAULT_DRAIN_TIMEOUT, value::duration),
+            max_connections: section.or(
+                "max_connections",
+                DEFAULT_MAX_CONNECTIONS,
+                value::count_of(MOST_CONNECTIONS),
+            ),
+            workers: section.optional("workers", value::count_of(MOST_WORKERS)),
+        };
+        Ok(Self { certificate: folder.join(certificate?), private_key: folder.join(private_key?), ..listen })
+    }
+}
+
+impl Admin {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        Self { address: section.or("address", DEFAULT_ADMIN_ADDRESS, value::address) }
+    }
+}
+
+impl ErrorFormat {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        let formats = value::choice(&[("flat", Self::Flat), ("openai", Self::OpenAi)]);
+        section.or("format", Self::default(), formats)
+    }
+}
+
+impl Log {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        let formats =
+            value::choice(&[("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)]);
+        let levels = value::choice(&[
+            ("off", LevelFilter::OFF),
+            ("error", LevelFilter::ERROR),
+            ("warn", LevelFilter::WARN),
+            ("info", LevelFilter::INFO),
+            ("debug", LevelFilter::DEBUG),
+            ("trace", LevelFilter::TRACE),
+        ]);
+        Self {
+            format: section.or("format", LogFormat::default(), formats),
+            level: section.or("level", DEFAULT_LEVEL, levels),
+        }
+    }
+}
+
+/// Every IPv4 address of this host.
+const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8443);
+/// Loopback: what the admin port tells is for this host unless said otherwise.
+const DEFAULT_ADMIN_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
+/// 16 MiB: a long conversation with a few pictures.
+const DEFAULT_MAX_BODY_BYTES: NonZeroUsize = NonZeroUsize::new(16 << 20).unwrap();
+/// 1 GiB; a body is held in memory while it is checked.
+const MOST_BODY_BYTES: u64 = 1 << 30;
+const DEFAULT_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longer than the minute after which load balancers commonly close, so that they close first.
+const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+const DEFAULT_MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
+/// What the kernel can have open in one process by default.
+const MOST_CONNECTIONS: u64 = 1 << 20;
+const MOST_WORKERS: u64 = 1024;
+const DEFAULT_LEVEL: LevelFilter = LevelFilter::INFO;

@@ -1,10 +1,13 @@
 //! `[tiers.NAME]`: the limits that a tenant can be given.
 
-use std::collections::BTreeSet;
-use std::fmt;
-use std::num::{NonZeroU32, NonZeroU64};
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::names::DeploymentName;
+use super::deployment::Deployments;
+use super::document::{Reported, Section};
+use super::error::{Problem, nearest};
+use super::value;
+use crate::limits::{Ceiling, Limits, Period, Quota};
+use crate::names::{DeploymentName, TierName};
 use crate::units::{NanoDollars, Tokens};
 
 /// One of `[tiers]`: a set of limits. Each tenant of a tier has counters of its own.
@@ -12,73 +15,10 @@ use crate::units::{NanoDollars, Tokens};
 /// No tier inherits from another, and a limit that is not written does not exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tier {
-    /// The most calls in any 60 seconds; no limit where absent.
-    pub calls_per_minute: Option<NonZeroU32>,
-    /// The most tokens, of prompts and answers together, in any 60 seconds; no limit where absent.
-    pub tokens_per_minute: Option<NonZeroU64>,
-    /// The most calls open at once; no limit where absent.
-    pub concurrent_calls: Option<NonZeroU32>,
-    /// The most tokens in each calendar period; at most one quota a period, no limit where empty.
-    pub token_quota: Vec<TokenQuota>,
-    /// The most money in each calendar period; at most one quota a period, no limit where empty.
-    pub spend_quota: Vec<SpendQuota>,
+    /// What its tenants may use; at most one quota of each kind a period.
+    pub limits: Limits,
     /// What its tenants may call.
     pub deployments: AllowedDeployments,
-    /// Whether budgets hold in every interleaving or may be overshot by calls under way.
-    pub ceiling: Ceiling,
-}
-
-/// How many tokens may be used in one calendar period.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TokenQuota {
-    /// The quota; at least one token.
-    pub tokens: Tokens,
-    /// How often it starts afresh.
-    pub period: Period,
-}
-
-/// How much may be spent in one calendar period.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SpendQuota {
-    /// The quota; more than nothing.
-    pub dollars: NanoDollars,
-    /// How often it starts afresh.
-    pub period: Period,
-}
-
-/// A calendar period, truncated in UTC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Period {
-    /// Starts at each full hour.
-    Hourly,
-    /// Starts at midnight.
-    Daily,
-    /// Starts on Monday at midnight (ISO 8601).
-    Weekly,
-    /// Starts on the first of a month at midnight.
-    Monthly,
-    /// Starts on the first of January at midnight.
-    Yearly,
-}
-
-impl Period {
-    /// The word that configuration, metrics and messages use.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Hourly => "hourly",
-            Self::Daily => "daily",
-            Self::Weekly => "weekly",
-            Self::Monthly => "monthly",
-            Self::Yearly => "yearly",
-        }
-    }
-}
-
-impl fmt::Display for Period {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
 }
 
 /// Which deployments a tier's tenants may call.
@@ -101,12 +41,106 @@ impl AllowedDeployments {
     }
 }
 
-/// How firmly a budget holds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Ceiling {
-    /// What is settled and held never exceeds the limit, in every interleaving.
-    #[default]
-    Strict,
-    /// Only the prompt's estimate is taken beforehand; the rest is settled afterwards and may overshoot.
-    Soft,
+/// Reads `[tiers]`.
+pub(super) fn read_all(root: &mut Section<'_>, declared: &Deployments) -> BTreeMap<TierName, Tier> {
+    let mut listed = false;
+    let all = root.named("tiers", |name, section| {
+        listed = true;
+        let name = TierName::new(name).map_err(|error| section.report(error.into()));
+        let tier = Tier::read(section, declared);
+        Ok((name?, tier))
+    });
+    if !listed {
+        root.report_at(&["tiers"], Problem::Empty);
+    }
+    all.into_iter().collect()
 }
+
+impl Tier {
+    fn read(section: &mut Section<'_>, declared: &Deployments) -> Self {
+        let tokens = section.each("token_quota", read_token_quota);
+        let spend = section.each("spend_quota", read_spend_quota);
+        report_twice(section, "token_quota", &tokens);
+        report_twice(section, "spend_quota", &spend);
+        let deployments = read_allowed(section, declared);
+        if !spend.is_empty() {
+            report_unpriced(section, &deployments, declared);
+        }
+        let limits = Limits {
+            calls_per_minute: section.optional("calls_per_minute", value::count32),
+            tokens_per_minute: section.optional("tokens_per_minute", value::count32),
+            concurrent_calls: section.optional("concurrent_calls", value::count32),
+            quotas: tokens.into_iter().chain(spend).collect(),
+            ceiling: section.or(
+                "ceiling",
+                Ceiling::default(),
+                value::choice(&[("strict", Ceiling::Strict), ("soft", Ceiling::Soft)]),
+            ),
+        };
+        Self { limits, deployments }
+    }
+}
+
+fn read_token_quota(section: &mut Section<'_>) -> Result<Quota, Reported> {
+    let tokens = section.required("tokens", value::count64);
+    let period = section.required("period", value::choice(&PERIODS));
+    Ok(Quota::Tokens { limit: Tokens::new(tokens?.get()), period: period? })
+}
+
+fn read_spend_quota(section: &mut Section<'_>) -> Result<Quota, Reported> {
+    let dollars = section.required("dollars", |dollars| match value::nano_dollars(dollars)? {
+        NanoDollars::ZERO => Err(Problem::NoBudget),
+        dollars => Ok(dollars),
+    });
+    let period = section.required("period", value::choice(&PERIODS));
+    Ok(Quota::Spend { limit: dollars?, period: period? })
+}
+
+fn read_allowed(section: &mut Section<'_>, declared: &Deployments) -> AllowedDeployments {
+    let mut star = false;
+    let names = section.entries("deployments", |name| match value::text(name)? {
+        "*" => {
+            star = true;
+            Ok(None)
+        }
+        name => declared.names.get(name).cloned().map(Some).ok_or_else(|| Problem::NoSuch {
+            kind: "deployment",
+            name: name.to_owned(),
+            nearest: nearest(name, declared.names.iter().map(DeploymentName::as_str)).map(str::to_owned),
+        }),
+    });
+    let Some(names) = names else { return AllowedDeployments::All };
+    if !star {
+        return AllowedDeployments::Only(names.into_iter().flatten().collect());
+    }
+    if names.len() > 1 {
+        section.report_at(&["deployments"], Problem::StarAmongNames);
+    }
+    AllowedDeployments::All
+}
+
+fn report_twice(section: &Section<'_>, key: &str, quotas: &[Quota]) {
+    let mut seen = BTreeSet::new();
+    for Quota::Tokens { period, .. } | Quota::Spend { period, .. } in quotas {
+        if !seen.insert(*period) {
+            section.report_at(&[key], Problem::Twice(period.to_string()));
+        }
+    }
+}
+
+fn report_unpriced(section: &Section<'_>, allowed: &AllowedDeployments, declared: &Deployments) {
+    for (name, deployment) in &declared.all {
+        if deployment.prices.is_none() && allowed.allows(name.as_str()) {
+            let problem = Problem::NoPrice { deployment: name.clone(), model: deployment.model.clone() };
+            section.report_at(&["spend_quota"], problem);
+        }
+    }
+}
+
+const PERIODS: [(&str, Period); 5] = [
+    (Period::Hourly.as_str(), Period::Hourly),
+    (Period::Daily.as_str(), Period::Daily),
+    (Period::Weekly.as_str(), Period::Weekly),
+    (Period::Monthly.as_str(), Period::Monthly),
+    (Period::Yearly.as_str(), Period::Yearly),
+];

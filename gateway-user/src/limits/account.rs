@@ -245,19 +245,25 @@ impl Account {
         Ok((held, grant))
     }
 
-    /// Holds `more` output tokens for an open call if every limit has room for them.
-    pub fn grow(&self, limits: &Limits, held: &mut Held, more: Tokens, prices: &Prices, now: Now) -> bool {
+    /// Holds `more` output tokens for an open call.
+    ///
+    /// # Errors
+    /// [`Refused`] names the limit that has no room for them; nothing was held then.
+    pub fn grow(
+        &self,
+        limits: &Limits,
+        held: &mut Held,
+        more: Tokens,
+        prices: &Prices,
+        now: Now,
+    ) -> Result<(), Refused> {
         let mut state = self.state.lock();
-        if let Ok(room) = state.room(limits, Tokens::ZERO, LEAST_SLICE, prices, now)
-            && room >= more
-        {
-            let cost = cost_bound(prices, Tokens::ZERO, more);
-            state.hold(more, cost);
-            held.output = held.output.saturating_add(more);
-            held.cost = held.cost.saturating_add(cost);
-            return true;
-        }
-        false
+        state.room(limits, Tokens::ZERO, more.get(), prices, now)?;
+        let cost = cost_bound(prices, Tokens::ZERO, more);
+        state.hold(more, cost);
+        held.output = held.output.saturating_add(more);
+        held.cost = held.cost.saturating_add(cost);
+        Ok(())
     }
 
     /// Gives back what a prompt was held for beyond its closer estimate.
@@ -298,6 +304,11 @@ impl Account {
     /// Frees what a call held that used nothing beyond what was spent already.
     pub fn release(&self, held: &Held) {
         self.state.lock().free(held);
+    }
+
+    /// Tokens of the minute that are neither used nor held; `None` without such a limit.
+    pub fn tokens_left(&self, limits: &Limits, now: Now) -> Option<Tokens> {
+        limits.tokens_per_minute.map(|limit| self.state.lock().tokens_left(limit, now))
     }
 
     /// Reads every counter.

@@ -35,14 +35,23 @@ impl Admission {
         self.held.output_allowed()
     }
 
+    /// Whose account it is.
+    #[must_use]
+    pub const fn account(&self) -> &Arc<Account> {
+        &self.account
+    }
+
     /// What the call's tokens cost.
     #[must_use]
     pub const fn prices(&self) -> &Prices {
         &self.prices
     }
 
-    /// Holds `more` output tokens, if the limits have room for them.
-    pub fn grow(&mut self, limits: &Limits, more: Tokens, now: Now) -> bool {
+    /// Holds `more` output tokens.
+    ///
+    /// # Errors
+    /// [`Refused`] names the limit that has no room for them.
+    pub fn grow(&mut self, limits: &Limits, more: Tokens, now: Now) -> Result<(), Refused> {
         self.account.grow(limits, &mut self.held, more, &self.prices, now)
     }
 

@@ -20,7 +20,7 @@ impl UsageScanner {
         self.all.extend_from_slice(b);
     }
     /// x
-    pub fn finish(&self) -> Option<Usage> {
+    pub fn usage(&self) -> Option<Usage> {
         let v: serde_json::Value = serde_json::from_slice(&self.all).ok()?;
         let v = if self.response { &v["response"] } else { &v };
         Usage::parse(v["usage"].to_string().as_bytes())

@@ -155,7 +155,7 @@ impl StreamMeter {
 
     fn end_held_line(&mut self) {
         if let Some(scanner) = self.overlong.take() {
-            if let Some(usage) = scanner.finish() {
+            if let Some(usage) = scanner.usage() {
                 self.usage = Some(usage);
                 self.finished = true;
             }

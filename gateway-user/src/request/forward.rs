@@ -77,8 +77,8 @@ fn is_forwarded(name: &str) -> bool {
         return false;
     }
     match name {
-        "authorization" | "api-key" | "cookie" | "forwarded" | "via" | "host" | "content-length" | "expect"
-        | "http2-settings" | "x-real-ip" => false,
+        "authorization" | "api-key" | "cookie" | "forwarded" | "via" | "host" | "content-length"
+        | "expect" | "http2-settings" | "x-real-ip" => false,
         // A compressed answer could not be metered.
         "accept-encoding" => false,
         "x-ms-client-request-id" | "x-ms-useragent" => true,
@@ -153,7 +153,10 @@ mod tests {
         ]));
         let mut names: Vec<_> = forwarded.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
-        assert_eq!(names, ["content-type", "user-agent", "x-ms-client-request-id", "x-stainless-retry-count"]);
+        assert_eq!(
+            names,
+            ["content-type", "user-agent", "x-ms-client-request-id", "x-stainless-retry-count"]
+        );
     }
 
     #[test]

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use super::file::{TenantsFile, read_all};
 use super::{KeySlot, Tenant, TenantState};
-use crate::config::Tier;
+use crate::config::document::{self, Section};
+use crate::config::{ConfigErrors, Tier};
 use crate::names::{TenantName, TierName};
 use crate::secret::{KeyHash, is_well_formed};
 
@@ -74,7 +76,28 @@ pub enum DirectoryError {
     },
 }
 
+impl DirectoryError {
+    /// The keys in the tenants file that lead to what is wrong.
+    fn place(&self) -> [&str; 3] {
+        match self {
+            Self::UnknownTier { tenant, .. } => ["tenants", tenant.as_str(), "tier"],
+            Self::SharedKey { tenant, slot, .. } => ["tenants", tenant.as_str(), slot.as_str()],
+        }
+    }
+}
+
 impl Directory {
+    /// Reads the tenants file and gathers its tenants with the limits of their tiers.
+    ///
+    /// # Errors
+    /// When there is no such file; all that is wrong with it.
+    pub fn load(file: &TenantsFile, tiers: &BTreeMap<TierName, Tier>) -> Result<Self, ConfigErrors> {
+        document::read(file.path(), &file.text()?, |root| {
+            let tenants = read_all(root);
+            Ok(Self::new(tenants, tiers).unwrap_or_else(|errors| report(root, errors)))
+        })
+    }
+
     /// Gathers `tenants` with the limits of their tiers.
     ///
     /// # Errors
@@ -155,5 +178,107 @@ impl Directory {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.members.is_empty()
+    }
+}
+
+fn report(root: &Section<'_>, errors: Vec<DirectoryError>) -> Directory {
+    for error in errors {
+        root.report_at(&error.clone().place(), error.into());
+    }
+    Directory::default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::secret::SubscriptionKey;
+
+    fn tiers() -> BTreeMap<TierName, Tier> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../gateway.example.toml");
+        Config::load(&path).unwrap().tiers
+    }
+
+    fn tenant(name: &str, keys: &[SubscriptionKey; 2]) -> Tenant {
+        Tenant {
+            name: TenantName::new(name).unwrap(),
+            tier: TierName::new("default").unwrap(),
+            state: TenantState::Active,
+            primary: keys[0].hash(),
+            secondary: keys[1].hash(),
+            created: None,
+            rotated: None,
+        }
+    }
+
+    fn keys() -> [SubscriptionKey; 2] {
+        [SubscriptionKey::generate().unwrap(), SubscriptionKey::generate().unwrap()]
+    }
+
+    #[test]
+    fn either_key_finds_its_tenant_and_no_other_does() {
+        let (acme, other) = (keys(), keys());
+        let tenants = vec![tenant("other", &other), tenant("acme", &acme)];
+        let directory = Directory::new(tenants, &tiers()).unwrap();
+        for (index, name, keys) in [(0, "acme", &acme), (1, "other", &other)] {
+            for (slot, key) in [KeySlot::Primary, KeySlot::Secondary].into_iter().zip(keys) {
+                let Presented::Active(found, member, by) = directory.find(key.reveal().as_bytes()) else {
+                    panic!("a key of {name} was not found");
+                };
+                assert_eq!((found.get(), by, member.tenant.name.as_str()), (index, slot, name));
+                assert_eq!(directory.by_name(name), Some((found, member)));
+            }
+        }
+        let stranger = SubscriptionKey::generate().unwrap();
+        assert_eq!(directory.find(stranger.reveal().as_bytes()), Presented::Unknown);
+        assert_eq!(directory.find(b""), Presented::Unknown);
+        assert_eq!(directory.find(acme[0].hash().to_string().as_bytes()), Presented::Unknown);
+        assert_eq!(directory.by_name("nobody"), None);
+        assert_eq!((directory.len(), directory.iter().count()), (2, 2));
+    }
+
+    #[test]
+    fn a_suspended_tenant_is_known_and_may_not_call() {
+        let keys = keys();
+        let suspended = Tenant { state: TenantState::Suspended, ..tenant("acme", &keys) };
+        let directory = Directory::new(vec![suspended], &tiers()).unwrap();
+        assert!(matches!(directory.find(keys[1].reveal().as_bytes()), Presented::Suspended(_)));
+    }
+
+    #[test]
+    fn one_key_belongs_to_one_slot_of_one_tenant() {
+        let keys = keys();
+        let twice = vec![tenant("acme", &keys), tenant("other", &keys)];
+        assert_eq!(Directory::new(twice, &tiers()).unwrap_err().len(), 2);
+        let [key, _] = keys;
+        let same = vec![tenant("acme", &[key.clone(), key])];
+        assert_eq!(
+            Directory::new(same, &tiers()).unwrap_err()[0].to_string(),
+            "tenant `acme` has as its secondary key one that `acme` has too"
+        );
+    }
+
+    #[test]
+    fn what_keeps_tenants_apart_is_told_with_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = TenantsFile::new(folder.path().join("tenants.toml"));
+        let keys = keys();
+        file.add(&tenant("acme", &keys)).unwrap();
+        let gold = TierName::new("gold").unwrap();
+        file.add(&Tenant { tier: gold, ..tenant("other", &self::keys()) }).unwrap();
+        file.add(&tenant("third", &keys)).unwrap();
+        let errors = Directory::load(&file, &tiers()).unwrap_err();
+        let lines: Vec<_> = errors.errors().iter().map(|error| (error.line, error.key.as_str())).collect();
+        assert_eq!(
+            lines,
+            [
+                (Some(8), "tenants.other.tier"),
+                (Some(16), "tenants.third.primary"),
+                (Some(17), "tenants.third.secondary")
+            ]
+        );
+        assert!(errors.to_string().contains("tenant `other` is of tier `gold`, which the configuration"));
     }
 }

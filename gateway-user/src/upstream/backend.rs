@@ -36,7 +36,7 @@ pub struct Backend {
     host: String,
     port: u16,
     connect_timeout: Duration,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     /// `None` where no identity is configured.
     token: Option<Arc<TokenSlot>>,
 }
@@ -75,7 +75,7 @@ impl Backend {
         let endpoint = &backend.endpoint;
         let tls = if endpoint.tls() {
             let name = ServerName::try_from(endpoint.host().to_owned())?;
-            Some((TlsConnector::from(Arc::clone(tls)), name))
+            Some((Arc::clone(tls), name))
         } else {
             None
         };
@@ -107,6 +107,13 @@ impl Backend {
         }
     }
 
+    /// When its identity token ends, in seconds since 1970-01-01 UTC: `None` where no identity is configured,
+    /// `Some(None)` while there is no token.
+    #[must_use]
+    pub fn token_expiry(&self) -> Option<Option<u64>> {
+        self.token.as_ref().map(|slot| slot.expires_at())
+    }
+
     /// Whether a call could be authorised at that moment.
     #[must_use]
     pub fn is_authorised(&self, utc_seconds: u64) -> bool {
@@ -117,12 +124,13 @@ impl Backend {
     pub(crate) async fn connect(&self) -> Result<Connection, ConnectError> {
         let authority = || Arc::clone(&self.authority);
         let connecting = async {
-            let tcp = connect_tcp(&self.host, self.port).await.map_err(|e| ConnectError::Tcp(authority(), e))?;
+            let tcp =
+                connect_tcp(&self.host, self.port).await.map_err(|e| ConnectError::Tcp(authority(), e))?;
             tcp.set_nodelay(true).map_err(|e| ConnectError::Tcp(authority(), e))?;
             let transport = match &self.tls {
                 None => Either::Left(tcp),
-                Some((connector, name)) => {
-                    let tls = connector.connect(name.clone(), tcp).await;
+                Some((config, name)) => {
+                    let tls = TlsConnector::from(Arc::clone(config)).connect(name.clone(), tcp).await;
                     Either::Right(Box::new(tls.map_err(|e| ConnectError::Tls(authority(), e))?))
                 }
             };

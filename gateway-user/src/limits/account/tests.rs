@@ -144,8 +144,8 @@ fn a_hold_grows_only_into_what_is_free() {
     let limits = tokens_per_minute(1_000);
     let (mut call, grant) = Admission::admit(&account, &limits, &ask(100), START).unwrap();
     assert_eq!(grant.output, Some(Tokens::new(225)));
-    assert!(call.grow(&limits, Tokens::new(600), START));
-    assert!(!call.grow(&limits, Tokens::new(600), START));
+    call.grow(&limits, Tokens::new(600), START).unwrap();
+    assert!(matches!(call.grow(&limits, Tokens::new(600), START), Err(Refused::Tokens { .. })));
     assert_eq!(call.output_allowed(), Tokens::new(825));
     drop(call);
     assert_eq!(account.counters(START).tokens_held, Tokens::ZERO);
@@ -225,7 +225,7 @@ proptest! {
                 Step::Tick { ms: more } => ms += more,
                 Step::Grow { call, more } if !open.is_empty() => {
                     let at = call % open.len();
-                    open[at].admission.grow(&limits, Tokens::new(more), now);
+                    let _refused = open[at].admission.grow(&limits, Tokens::new(more), now);
                 }
                 Step::Spend { call, part } if !open.is_empty() => {
                     let at = call % open.len();

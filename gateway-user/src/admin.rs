@@ -1,0 +1,164 @@
+//! The operators' side: `/metrics`, `/healthz`, `/readyz` and `/status`, in plain HTTP on an address of its own.
+
+mod budgets;
+mod status;
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::gateway::Gateway;
+
+/// Connections at once; a scraper, two probes and a person need four.
+const MOST_CONNECTIONS: usize = 64;
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Serves the operators' side.
+#[derive(Debug)]
+pub struct Admin {
+    listener: TcpListener,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    gateway: Arc<Gateway>,
+    registry: Registry,
+    draining: AtomicBool,
+}
+
+/// Tells the operators' side that no new calls are taken.
+#[derive(Debug, Clone)]
+pub struct Readiness(Arc<Shared>);
+
+impl Readiness {
+    /// From now on `/readyz` says no.
+    pub fn withdraw(&self) {
+        self.0.draining.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Admin {
+    /// Binds the address.
+    ///
+    /// # Errors
+    /// When it is taken or not ours.
+    pub async fn bind(
+        address: SocketAddr,
+        gateway: &Arc<Gateway>,
+        mut registry: Registry,
+    ) -> io::Result<Self> {
+        registry.register_collector(Box::new(budgets::Budgets::new(gateway)));
+        let listener = TcpListener::bind(address).await?;
+        let shared =
+            Arc::new(Shared { gateway: Arc::clone(gateway), registry, draining: AtomicBool::new(false) });
+        Ok(Self { listener, shared })
+    }
+
+    /// The address that is listened on.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// The handle that withdraws readiness.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        Readiness(Arc::clone(&self.shared))
+    }
+
+    /// Serves for ever.
+    pub async fn run(self) {
+        let Self { listener, shared } = self;
+        let connections = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+        loop {
+            let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(error = %error, "cannot accept on the admin address");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let shared = Arc::clone(&shared);
+            tokio::spawn(async move {
+                let service = service_fn(|request: Request<Incoming>| {
+                    let response = answer(&shared, &request);
+                    async move { Ok::<_, Infallible>(response) }
+                });
+                let connection = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEADER_TIMEOUT)
+                    .serve_connection(TokioIo::new(stream), service);
+                if let Err(error) = connection.await {
+                    tracing::debug!(error = %error, "admin connection ended");
+                }
+                drop(permit);
+            });
+        }
+    }
+}
+
+fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    if request.method() != Method::GET {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
+    }
+    match request.uri().path() {
+        "/metrics" => metrics(shared),
+        "/healthz" => text(StatusCode::OK, "ok\n"),
+        "/readyz" => match not_ready(shared) {
+            None => text(StatusCode::OK, "ready\n"),
+            Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, why),
+        },
+        "/status" => {
+            let body = status::status(&shared.gateway, not_ready(shared));
+            typed(StatusCode::OK, "application/json", format!("{body:#}\n"))
+        }
+        _ => text(StatusCode::NOT_FOUND, "here are /metrics, /healthz, /readyz and /status\n"),
+    }
+}
+
+/// Why no calls should be sent here; the listener and a configuration are there since before this side answers.
+fn not_ready(shared: &Shared) -> Option<&'static str> {
+    if shared.draining.load(Ordering::Relaxed) {
+        return Some("shutting down\n");
+    }
+    (!shared.gateway.has_identity()).then_some("no identity token yet\n")
+}
+
+fn metrics(shared: &Shared) -> Response<Full<Bytes>> {
+    let mut body = String::new();
+    match prometheus_client::encoding::text::encode(&mut body, &shared.registry) {
+        Ok(()) => typed(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", body),
+        Err(std::fmt::Error) => text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written\n"),
+    }
+}
+
+fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
+    typed(status, "text/plain; charset=utf-8", body)
+}
+
+fn typed(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}

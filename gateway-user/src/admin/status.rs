@@ -1,0 +1,54 @@
+//! `/status`: what a person asks first when something is wrong, as JSON.
+
+use serde_json::{Value, json};
+
+use crate::gateway::{Gateway, Tenant};
+use crate::limits::{Now, Quota};
+use crate::reply::utc;
+
+/// The state of everything.
+pub(super) fn status(gateway: &Gateway, not_ready: Option<&'static str>) -> Value {
+    let snapshot = gateway.snapshot();
+    let now = gateway.clock.now();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "ready": not_ready.is_none(),
+        "notReady": not_ready.map(str::trim),
+        "uptimeSeconds": now.monotonic_ms / 1000,
+        "configGeneration": gateway.metrics.config_generation.get(),
+        "connections": gateway.metrics.connections.get(),
+        "backends": snapshot.backends.iter().map(|backend| json!({
+            "name": backend.name.as_str(),
+            "priority": backend.priority,
+            "identityToken": backend.token_expiry().map(|expiry| expiry.map(utc)),
+        })).collect::<Vec<_>>(),
+        "tenants": snapshot.tenants().iter().map(|tenant| of_tenant(tenant, now)).collect::<Vec<_>>(),
+    })
+}
+
+fn of_tenant(tenant: &Tenant, now: Now) -> Value {
+    let counters = tenant.account.counters(now);
+    let limits = &tenant.limits;
+    json!({
+        "name": tenant.name.as_str(),
+        "openCalls": {"now": counters.open_calls, "limit": limits.concurrent_calls},
+        "callsPerMinute": {"used": counters.calls_in_window, "limit": limits.calls_per_minute},
+        "tokensPerMinute": {
+            "used": counters.tokens_in_window.get(),
+            "held": counters.tokens_held.get(),
+            "limit": limits.tokens_per_minute,
+        },
+        "quotas": limits.quotas.iter().map(|quota| match *quota {
+            Quota::Tokens { limit, period } => json!({
+                "period": period.as_str(),
+                "tokens": counters.periods[period.index()].tokens.get(),
+                "limit": limit.get(),
+            }),
+            Quota::Spend { limit, period } => json!({
+                "period": period.as_str(),
+                "dollars": counters.periods[period.index()].cost.as_dollars(),
+                "limit": limit.as_dollars(),
+            }),
+        }).collect::<Vec<_>>(),
+    })
+}

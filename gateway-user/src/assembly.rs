@@ -1,0 +1,137 @@
+//! From files to a running configuration, at start and at every reload.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use azure_core::credentials::TokenCredential;
+use rustls::{ClientConfig, ServerConfig};
+
+use crate::config::{Config, ConfigErrors};
+use crate::limits::Clock;
+use crate::metrics::Metrics;
+use crate::tenant::Directory;
+use crate::tls::{self, TlsError};
+use crate::upstream::backend::Backend;
+use crate::upstream::identity::{self, TokenSlot};
+
+/// All that a configuration's files hold.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// The tenants.
+    pub directory: Directory,
+    /// The certificate.
+    pub tls: ServerConfig,
+}
+
+/// Why files make no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The configuration or the tenants are wrong, a line for each problem.
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    /// The certificate is.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// Why backends cannot be prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// The identity is not to be had in this environment.
+    #[error("identity: {0}")]
+    Identity(#[from] azure_core::Error),
+    /// A host is not a name.
+    #[error("backend `{0}`: its host is no name that a certificate can be checked for")]
+    Host(crate::names::BackendName),
+}
+
+impl Loaded {
+    /// Reads every file that a configuration names.
+    ///
+    /// # Errors
+    /// When any of them is missing or wrong.
+    pub fn read(path: &Path) -> Result<Self, LoadError> {
+        let config = Config::load(path)?;
+        let directory = Directory::load(&config.tenants, &config.tiers)?;
+        let tls = tls::server(&config.listen)?;
+        Ok(Self { config, directory, tls })
+    }
+
+    /// The files that were read.
+    #[must_use]
+    pub fn files(&self, path: &Path) -> Vec<PathBuf> {
+        let listen = &self.config.listen;
+        [Some(path), Some(self.config.tenants.path()), Some(&listen.certificate), Some(&listen.private_key)]
+            .into_iter()
+            .chain([listen.client_ca.as_deref()])
+            .flatten()
+            .map(Path::to_owned)
+            .collect()
+    }
+}
+
+/// Makes backends of configurations, with a token for each scope that is kept fresh for as long as a backend uses it.
+#[derive(Debug)]
+pub struct Backends {
+    tls: Arc<ClientConfig>,
+    credential: Option<Arc<dyn TokenCredential>>,
+    slots: BTreeMap<String, Arc<TokenSlot>>,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+}
+
+impl Backends {
+    /// Prepares the way to backends under the identity that the first configuration names.
+    ///
+    /// # Errors
+    /// When that identity is not to be had in this environment.
+    pub fn new(
+        config: &Config,
+        tls: ClientConfig,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, BackendError> {
+        let credential = identity::credential(&config.identity)?;
+        Ok(Self { tls: Arc::new(tls), credential, slots: BTreeMap::new(), clock, metrics })
+    }
+
+    /// The backends of a configuration. Must be called on a runtime: tokens are fetched in its background.
+    ///
+    /// # Errors
+    /// When a host is no name.
+    pub fn of(&mut self, config: &Config) -> Result<Vec<Arc<Backend>>, BackendError> {
+        let backends = config
+            .backends
+            .iter()
+            .map(|backend| {
+                let token = self.slot(&backend.scope);
+                Backend::new(backend, &self.tls, token)
+                    .map(Arc::new)
+                    .map_err(|_invalid| BackendError::Host(backend.name.clone()))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        // A scope that no backend names any more is forgotten, which ends its renewal.
+        self.slots.retain(|scope, _| config.backends.iter().any(|backend| backend.scope == *scope));
+        Ok(backends)
+    }
+
+    fn slot(&mut self, scope: &str) -> Option<Arc<TokenSlot>> {
+        let credential = self.credential.as_ref()?;
+        if let Some(slot) = self.slots.get(scope) {
+            return Some(Arc::clone(slot));
+        }
+        let slot = Arc::new(TokenSlot::default());
+        tokio::spawn(identity::keep_fresh(
+            Arc::clone(&slot),
+            Arc::clone(credential),
+            scope.to_owned(),
+            self.clock,
+            Arc::clone(&self.metrics),
+        ));
+        self.slots.insert(scope.to_owned(), Arc::clone(&slot));
+        Some(slot)
+    }
+}

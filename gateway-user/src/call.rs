@@ -1,0 +1,277 @@
+//! One metered call, from its admission to its settlement.
+//!
+//! A [`Call`] owns what the call holds. However it ends (answered, refused, broken, abandoned, panicked) it is dropped,
+//! and what was not settled by then is settled there, by what is known: so a hold is settled exactly once.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+
+use crate::gateway::{Deployment, Gateway, Tenant};
+use crate::limits::{Admission, Used};
+use crate::meter::Usage;
+use crate::metrics::CallSeries;
+use crate::reply::Refusal;
+use crate::request_id::RequestId;
+use crate::tenant::KeySlot;
+use crate::units::Tokens;
+
+/// How far a call has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nothing has gone upstream.
+    Admitted,
+    /// The request is upstream's, and there is no response yet.
+    Forwarded,
+    /// A response has begun.
+    Answering(StatusCode),
+}
+
+/// What a call is known to have used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Settlement {
+    /// Upstream's own count.
+    Reported(Usage),
+    /// The prompt, and the output counted as it passed.
+    Counted {
+        /// Counted output tokens.
+        output: Tokens,
+    },
+    /// Nobody knows: all that was held counts as used.
+    HoldStands,
+    /// Upstream did nothing that it bills.
+    Nothing,
+}
+
+/// One call.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) tenant: Arc<Tenant>,
+    pub(crate) deployment: Arc<Deployment>,
+    pub(crate) series: Arc<CallSeries>,
+    pub(crate) request_id: RequestId,
+    pub(crate) arrived: Instant,
+    pub(crate) streaming: bool,
+    /// What the prompt is held at: an estimate, or until there is one an upper bound.
+    pub(crate) prompt: Tokens,
+    pub(crate) estimated: bool,
+    pub(crate) slot: KeySlot,
+    pub(crate) admission: Option<Admission>,
+    stage: Stage,
+    forwarded_at: Option<Instant>,
+    answered_at: Option<Instant>,
+    first_chunk_at: Option<Instant>,
+    settled: Usage,
+    /// Why it did not end as upstream would have ended it.
+    reason: &'static str,
+    /// The gateway's own answer in place of upstream's.
+    refused: Option<StatusCode>,
+}
+
+/// What a call is made of.
+pub(crate) struct Admitted {
+    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) tenant: Arc<Tenant>,
+    pub(crate) slot: KeySlot,
+    pub(crate) deployment: Arc<Deployment>,
+    pub(crate) request_id: RequestId,
+    pub(crate) arrived: Instant,
+    pub(crate) streaming: bool,
+    pub(crate) prompt: Tokens,
+    pub(crate) estimated: bool,
+    pub(crate) admission: Admission,
+}
+
+impl Call {
+    /// A call that was just let in.
+    pub(crate) fn new(admitted: Admitted) -> Self {
+        let Admitted {
+            gateway,
+            tenant,
+            slot,
+            deployment,
+            request_id,
+            arrived,
+            streaming,
+            prompt,
+            estimated,
+            admission,
+        } = admitted;
+        let series = tenant.series(&deployment, &gateway.metrics);
+        tenant.inflight.inc();
+        Self {
+            gateway,
+            tenant,
+            slot,
+            deployment,
+            series,
+            request_id,
+            arrived,
+            streaming,
+            prompt,
+            estimated,
+            admission: Some(admission),
+            stage: Stage::Admitted,
+            forwarded_at: None,
+            answered_at: None,
+            first_chunk_at: None,
+            settled: Usage::default(),
+            reason: "",
+            refused: None,
+        }
+    }
+
+    /// The request is about to go upstream.
+    pub(crate) fn forwarding(&mut self) {
+        let now = Instant::now();
+        self.stage = Stage::Forwarded;
+        self.forwarded_at = Some(now);
+        self.gateway.metrics.overhead.observe(now.saturating_duration_since(self.arrived).as_secs_f64());
+    }
+
+    /// The request did not get upstream after all.
+    pub(crate) const fn not_forwarded(&mut self) {
+        self.stage = Stage::Admitted;
+    }
+
+    /// A response has begun.
+    pub(crate) fn answering(&mut self, status: StatusCode) {
+        let now = Instant::now();
+        self.stage = Stage::Answering(status);
+        self.answered_at = Some(now);
+        if let Some(forwarded) = self.forwarded_at {
+            self.gateway.metrics.upstream.observe(now.saturating_duration_since(forwarded).as_secs_f64());
+        }
+    }
+
+    /// The first chunk of a stream has come.
+    pub(crate) fn first_chunk(&mut self, now: Instant) {
+        if self.first_chunk_at.is_none() {
+            self.first_chunk_at = Some(now);
+            let waited = now.saturating_duration_since(self.arrived).as_secs_f64();
+            self.gateway.metrics.time_to_first_token.observe(waited);
+        }
+    }
+
+    /// Takes the closer estimate of a prompt that was held at an upper bound.
+    pub(crate) fn estimate(&mut self, prompt: Tokens) {
+        if let Some(admission) = &mut self.admission {
+            admission.shrink_prompt(prompt);
+        }
+        self.prompt = prompt;
+        self.estimated = true;
+    }
+
+    /// Notes that the gateway answers in upstream's place.
+    pub(crate) const fn refused(&mut self, refusal: &Refusal) {
+        self.refused = Some(refusal.status());
+        self.reason = refusal.reason();
+    }
+
+    /// Notes why the response does not end as upstream would have ended it.
+    pub(crate) const fn ended_by(&mut self, reason: &'static str) {
+        self.reason = reason;
+    }
+
+    /// Books what the call used. Only the first settlement counts.
+    pub(crate) fn settle(&mut self, settlement: Settlement) {
+        let Some(admission) = self.admission.take() else { return };
+        let usage = match settlement {
+            Settlement::Nothing => {
+                // Dropping it frees the hold and books nothing.
+                drop(admission);
+                return;
+            }
+            Settlement::Reported(usage) => {
+                if self.estimated && usage.input > Tokens::ZERO {
+                    self.gateway.metrics.estimate_ratio.observe(ratio(self.prompt, usage.input));
+                }
+                self.series.settled_upstream.inc();
+                usage
+            }
+            Settlement::Counted { output } => {
+                self.series.settled_counted.inc();
+                // Reasoning is not on the wire: what was held for it counts as used.
+                let output =
+                    if self.deployment.reasoning { output.max(admission.output_allowed()) } else { output };
+                Usage { input: self.prompt, output, ..Usage::default() }
+            }
+            Settlement::HoldStands => {
+                self.series.settled_counted.inc();
+                Usage { input: self.prompt, output: admission.output_allowed(), ..Usage::default() }
+            }
+        };
+        let cost = admission.prices().cost(usage.input, usage.cached_input, usage.output);
+        let used = Used { tokens: usage.total(), output: usage.output, cost };
+        admission.settle(used, self.gateway.clock.now());
+        let series = if self.streaming { &self.series.stream } else { &self.series.single };
+        series.add(&usage, cost);
+        self.settled = usage;
+    }
+
+    /// What was booked; nothing before the settlement.
+    pub(crate) const fn settled(&self) -> Usage {
+        self.settled
+    }
+
+    fn log(&self, status: u16) {
+        let since =
+            |from: Instant, to: Option<Instant>| to.map(|to| millis(to.saturating_duration_since(from)));
+        tracing::info!(
+            request_id = %self.request_id,
+            tenant = %self.tenant.name,
+            deployment = %self.deployment.name,
+            status,
+            reason = self.reason,
+            stream = self.streaming,
+            prompt_tokens = self.settled.input.get(),
+            completion_tokens = self.settled.output.get(),
+            upstream_ms = self.forwarded_at.and_then(|forwarded| since(forwarded, self.answered_at)),
+            first_chunk_ms = since(self.arrived, self.first_chunk_at),
+            duration_ms = millis(self.arrived.elapsed()),
+            "call"
+        );
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.settle(match self.stage {
+            Stage::Admitted => Settlement::Nothing,
+            // The caller has gone while upstream was at work: it may have done all that it was allowed to.
+            Stage::Forwarded | Stage::Answering(_) => Settlement::HoldStands,
+        });
+        self.tenant.inflight.dec();
+        let status = match (self.refused, self.stage) {
+            (Some(refused), _) => refused.as_u16(),
+            (None, Stage::Answering(status)) => status.as_u16(),
+            (None, Stage::Admitted | Stage::Forwarded) => {
+                self.reason = CALLER_GONE;
+                CALLER_GONE_STATUS
+            }
+        };
+        if status == 200 && self.reason.is_empty() {
+            self.series.answered.inc();
+        } else {
+            let (tenant, deployment) = (Some(&self.tenant.name), Some(&self.deployment.name));
+            self.gateway.metrics.request(tenant, deployment, status, self.reason);
+        }
+        self.log(status);
+    }
+}
+
+/// The reason of a call whose caller hung up before the end.
+pub(crate) const CALLER_GONE: &str = "caller_gone";
+/// There is no registered status for a caller that hung up before there was one; 499 is what nginx logs.
+const CALLER_GONE_STATUS: u16 = 499;
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a ratio for a histogram")]
+fn ratio(estimate: Tokens, actual: Tokens) -> f64 {
+    estimate.get() as f64 / actual.get() as f64
+}

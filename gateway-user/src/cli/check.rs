@@ -1,0 +1,49 @@
+//! `aoai-gateway check`: all that is wrong with the configuration, before anything is started with it.
+
+use std::io::Write;
+
+use clap::Args;
+
+use super::{ConfigArg, Failure};
+use crate::config::Config;
+use crate::tenant::Directory;
+
+/// What to check.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The configuration.
+    #[command(flatten)]
+    pub config: ConfigArg,
+}
+
+pub(super) fn run(args: &CheckArgs, out: &mut impl Write) -> Result<(), Failure> {
+    let path = &args.config.path;
+    let (config, mut errors) = match Config::check(path) {
+        Ok(config) => (config, Vec::new()),
+        // Certificates may be wrong where the rest is not: then the tenants can be checked all the same.
+        Err(wrong) => match Config::load(path) {
+            Ok(config) => (config, vec![wrong]),
+            Err(_the_same) => return Err(wrong.into()),
+        },
+    };
+    let directory = Directory::load(&config.tenants, &config.tiers).map_err(|wrong| errors.push(wrong));
+    for warning in config.warnings() {
+        writeln!(out, "{}: warning: {warning}", path.display())?;
+    }
+    match directory {
+        Ok(directory) if errors.is_empty() => {
+            let counts = [
+                counted(config.backends.len(), "backend"),
+                counted(config.deployments.len(), "deployment"),
+                counted(config.tiers.len(), "tier"),
+                counted(directory.len(), "tenant"),
+            ];
+            Ok(writeln!(out, "{}: ok: {}", path.display(), counts.join(", "))?)
+        }
+        Ok(_) | Err(()) => Err(Failure::Config(errors)),
+    }
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}

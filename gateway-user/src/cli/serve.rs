@@ -1,0 +1,141 @@
+//! `serve`: puts the parts together and runs them until it is told to stop.
+
+use std::io;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::ConfigArg;
+use crate::admin::{Admin, Readiness};
+use crate::assembly::{BackendError, Backends, LoadError, Loaded};
+use crate::gateway::Gateway;
+use crate::limits::Clock;
+use crate::reload::{Reloader, WatchError};
+use crate::serve::{ServeError, Server, Tls};
+use crate::tls::TlsError;
+use crate::tokens::{self, Encoding};
+use crate::{logging, metrics, tls};
+
+/// What `serve` is told.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// The configuration.
+    #[command(flatten)]
+    pub config: ConfigArg,
+}
+
+/// Why the gateway does not serve.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    #[error(transparent)]
+    Watch(#[from] WatchError),
+    #[error("cannot listen on {0} (admin): {1}")]
+    Admin(std::net::SocketAddr, io::Error),
+    #[error("{0}")]
+    System(#[from] io::Error),
+}
+
+/// Serves until SIGTERM or SIGINT.
+#[must_use]
+pub fn run(args: ServeArgs) -> ExitCode {
+    match start(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(&error),
+    }
+}
+
+fn start(args: &ServeArgs) -> Result<(), StartError> {
+    let path = &args.config.path;
+    let loaded = Loaded::read(path)?;
+    // The first to be started is the last to be dropped: it writes what is still to be written.
+    let _log = logging::start(loaded.config.log);
+    for warning in loaded.config.warnings() {
+        tracing::warn!(problem = %warning, "configuration");
+    }
+    preload(&loaded);
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(args, loaded))
+}
+
+async fn serve(args: &ServeArgs, loaded: Loaded) -> Result<(), StartError> {
+    let path = &args.config.path;
+    let files = loaded.files(path);
+    let Loaded { config, directory, tls } = loaded;
+    let (listen, admin_address) = (config.listen.clone(), config.admin.address);
+    let clock = Clock::start();
+    let (registry, metrics) = metrics::registry();
+    let mut backends = Backends::new(&config, tls::client()?, clock, Arc::clone(&metrics))?;
+    let prepared = backends.of(&config)?;
+    let gateway = Gateway::new(clock, metrics, config, directory, prepared);
+    let tls: Tls = Arc::new(ArcSwap::from_pointee(tls));
+    let server = Server::start(&gateway, &tls, &listen)?;
+    let admin = Admin::bind(admin_address, &gateway, registry)
+        .await
+        .map_err(|error| StartError::Admin(admin_address, error))?;
+    let reloader = Reloader::new(path, files, Arc::clone(&gateway), backends, tls)?;
+    let readiness = admin.readiness();
+    tracing::info!(address = %server.address()?, admin = %admin.address()?, "listening");
+    tokio::spawn(reloader.run());
+    tokio::spawn(admin.run());
+    server.run(told_to_stop(readiness)?, listen.drain_timeout).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Ready once SIGTERM or SIGINT has come and the load balancers have been told.
+fn told_to_stop(readiness: Readiness) -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        readiness.withdraw();
+    })
+}
+
+/// Loads the encoders of the models in use, so that no call waits for one.
+fn preload(loaded: &Loaded) {
+    let started = std::time::Instant::now();
+    let mut encodings: Vec<_> =
+        loaded.config.deployments.values().map(|deployment| Encoding::of(&deployment.model)).collect();
+    encodings.dedup();
+    tokens::preload(&encodings);
+    let took: Duration = started.elapsed();
+    tracing::debug!(milliseconds = took.as_secs_f64() * 1000.0, "encoders loaded");
+}
+
+#[expect(clippy::print_stderr, reason = "there may be no log yet, and whoever started it reads this")]
+fn report(error: &StartError) -> ExitCode {
+    match error {
+        StartError::Load(LoadError::Config(errors)) => {
+            eprintln!("{errors}");
+            ExitCode::from(super::INVALID)
+        }
+        StartError::Load(LoadError::Tls(_)) => {
+            eprintln!("error: {error}");
+            ExitCode::from(super::INVALID)
+        }
+        StartError::Tls(_)
+        | StartError::Backend(_)
+        | StartError::Serve(_)
+        | StartError::Watch(_)
+        | StartError::Admin(..)
+        | StartError::System(_) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

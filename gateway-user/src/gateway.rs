@@ -1,0 +1,270 @@
+//! What all workers share: the running configuration as an immutable snapshot, and what outlives it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use prometheus_client::metrics::gauge::Gauge;
+
+use crate::config::{AllowedDeployments, Config};
+use crate::limits::{Account, Clock, Limits};
+use crate::metrics::{BackendLabel, CallSeries, Metrics};
+use crate::names::{DeploymentName, ModelName, TenantName};
+use crate::secret::KeyHash;
+use crate::tenant::{Directory, KeySlot, Presented, TenantState};
+use crate::tokens::Encoding;
+use crate::units::{Prices, Tokens};
+use crate::upstream::backend::Backend;
+
+/// Output tokens of one answer where the configuration does not say: no current model writes more.
+const MOST_OUTPUT: Tokens = Tokens::new(128_000);
+
+/// What all workers share.
+#[derive(Debug)]
+pub struct Gateway {
+    /// The process's clocks.
+    pub clock: Clock,
+    /// What Prometheus sees.
+    pub metrics: Arc<Metrics>,
+    snapshot: ArcSwap<Snapshot>,
+    registry: Mutex<Registry>,
+}
+
+/// What is kept of tenants from one configuration to the next.
+#[derive(Debug, Default)]
+struct Registry {
+    /// Counters live as long as the process, also those of a tenant that is removed and may come back.
+    accounts: HashMap<TenantName, Arc<Account>>,
+    /// Of each key in use, whether it has been revoked since.
+    keys: HashMap<KeyHash, Arc<AtomicBool>>,
+}
+
+/// One configuration with its tenants, immutable; calls keep the one that they started with.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The configuration.
+    pub config: Config,
+    directory: Directory,
+    tenants: Vec<Arc<Tenant>>,
+    deployments: Vec<Arc<Deployment>>,
+    by_name: HashMap<DeploymentName, usize>,
+    /// All backends, in the order in which they are tried.
+    pub backends: Vec<Arc<Backend>>,
+}
+
+/// A tenant as the data path sees it.
+#[derive(Debug)]
+pub struct Tenant {
+    /// Its name.
+    pub name: TenantName,
+    /// What it may use.
+    pub limits: Limits,
+    /// What it has used.
+    pub account: Arc<Account>,
+    /// Its open calls.
+    pub inflight: Gauge<i64, AtomicI64>,
+    /// Of its keys, by slot, whether they have been revoked since.
+    revoked: [Arc<AtomicBool>; 2],
+    allowed: AllowedDeployments,
+    /// Its series by deployment, made at its first call to each.
+    series: Box<[OnceLock<Arc<CallSeries>>]>,
+}
+
+/// A deployment as the data path sees it.
+#[derive(Debug)]
+pub struct Deployment {
+    /// As callers name it.
+    pub name: DeploymentName,
+    /// The model behind it.
+    pub model: ModelName,
+    /// How the model's text becomes tokens.
+    pub encoding: Encoding,
+    /// What its tokens cost.
+    pub prices: Prices,
+    /// Whether it spends output on reasoning that is not on the wire.
+    pub reasoning: bool,
+    /// The most output tokens of one answer.
+    pub most_output: Tokens,
+    /// Where it is, in the order in which they are tried.
+    pub backends: Vec<Arc<Backend>>,
+    place: usize,
+}
+
+/// What a presented key opens.
+#[derive(Debug)]
+pub enum Access<'a> {
+    /// A tenant that may call, and which of its keys it was.
+    Granted(&'a Arc<Tenant>, KeySlot),
+    /// A tenant that may not.
+    Suspended(&'a TenantName),
+    /// Nothing.
+    Unknown,
+}
+
+impl Gateway {
+    /// A gateway on its first configuration.
+    #[must_use]
+    pub fn new(
+        clock: Clock,
+        metrics: Arc<Metrics>,
+        config: Config,
+        directory: Directory,
+        backends: Vec<Arc<Backend>>,
+    ) -> Arc<Self> {
+        let mut registry = Registry::default();
+        let snapshot = Snapshot::new(config, directory, backends, &metrics, &mut registry);
+        metrics.config_generation.set(1);
+        Arc::new(Self {
+            clock,
+            metrics,
+            snapshot: ArcSwap::from_pointee(snapshot),
+            registry: Mutex::new(registry),
+        })
+    }
+
+    /// The configuration in use.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Puts another configuration to use. Tenants that it no longer lets call lose their open streams.
+    pub fn replace(&self, config: Config, directory: Directory, backends: Vec<Arc<Backend>>) {
+        let mut registry = self.registry.lock();
+        let next = Snapshot::new(config, directory, backends, &self.metrics, &mut registry);
+        let live: HashSet<_> = next.live_keys().collect();
+        registry.keys.retain(|key, revoked| {
+            let keep = live.contains(key);
+            revoked.store(!keep, Ordering::Relaxed);
+            keep
+        });
+        self.snapshot.store(Arc::new(next));
+        self.metrics.config_generation.inc();
+    }
+
+    /// Whether a call could be made at this moment: there is a token for every backend of the best priority.
+    #[must_use]
+    pub fn has_identity(&self) -> bool {
+        let now = self.clock.now().utc_seconds;
+        self.snapshot.load().backends.iter().any(|backend| backend.is_authorised(now))
+    }
+}
+
+impl Snapshot {
+    fn new(
+        config: Config,
+        directory: Directory,
+        mut backends: Vec<Arc<Backend>>,
+        metrics: &Metrics,
+        registry: &mut Registry,
+    ) -> Self {
+        backends.sort_by_key(|backend| backend.priority);
+        for backend in &backends {
+            metrics.backend_up.get_or_create(&BackendLabel { backend: backend.name.clone() }).set(1);
+        }
+        let deployments: Vec<_> = config
+            .deployments
+            .iter()
+            .enumerate()
+            .map(|(place, (name, deployment))| {
+                Arc::new(Deployment {
+                    name: name.clone(),
+                    model: deployment.model.clone(),
+                    encoding: Encoding::of(&deployment.model),
+                    prices: deployment.prices.unwrap_or_default(),
+                    reasoning: deployment.reasoning,
+                    most_output: deployment
+                        .max_output_tokens
+                        .map_or(MOST_OUTPUT, |most| Tokens::new(most.get())),
+                    backends: backends
+                        .iter()
+                        .filter(|backend| deployment.backends.contains(&backend.name))
+                        .cloned()
+                        .collect(),
+                    place,
+                })
+            })
+            .collect();
+        let by_name =
+            deployments.iter().map(|deployment| (deployment.name.clone(), deployment.place)).collect();
+        let tenants = directory
+            .iter()
+            .map(|(_, member)| {
+                let name = member.tenant.name.clone();
+                Arc::new(Tenant {
+                    limits: member.tier.limits.clone(),
+                    account: Arc::clone(registry.accounts.entry(name.clone()).or_default()),
+                    inflight: metrics.inflight(&name),
+                    revoked: [KeySlot::Primary, KeySlot::Secondary]
+                        .map(|slot| Arc::clone(registry.keys.entry(member.tenant.key(slot)).or_default())),
+                    allowed: member.tier.deployments.clone(),
+                    series: deployments.iter().map(|_| OnceLock::new()).collect(),
+                    name,
+                })
+            })
+            .collect();
+        Self { config, directory, tenants, deployments, by_name, backends }
+    }
+
+    /// Whose key a caller presents.
+    #[must_use]
+    pub fn access(&self, key: &[u8]) -> Access<'_> {
+        match self.directory.find(key) {
+            Presented::Active(index, member, slot) => match self.tenants.get(index.get()) {
+                Some(tenant) => Access::Granted(tenant, slot),
+                None => Access::Suspended(&member.tenant.name),
+            },
+            Presented::Suspended(member) => Access::Suspended(&member.tenant.name),
+            Presented::Unknown => Access::Unknown,
+        }
+    }
+
+    /// The hashes of the keys that open something.
+    fn live_keys(&self) -> impl Iterator<Item = KeyHash> {
+        self.directory
+            .iter()
+            .map(|(_, member)| &member.tenant)
+            .filter(|tenant| tenant.state == TenantState::Active)
+            .flat_map(|tenant| [tenant.primary, tenant.secondary])
+    }
+
+    /// The deployment of that name.
+    #[must_use]
+    pub fn deployment(&self, name: &str) -> Option<&Arc<Deployment>> {
+        self.by_name.get(name).and_then(|place| self.deployments.get(*place))
+    }
+
+    /// Every tenant.
+    #[must_use]
+    pub fn tenants(&self) -> &[Arc<Tenant>] {
+        &self.tenants
+    }
+
+    /// The deployments that a tenant may call.
+    pub fn allowed<'a>(&'a self, tenant: &'a Tenant) -> impl Iterator<Item = &'a Arc<Deployment>> {
+        self.deployments.iter().filter(|deployment| tenant.allows(deployment))
+    }
+}
+
+impl Tenant {
+    /// Whether its tier includes a deployment.
+    #[must_use]
+    pub fn allows(&self, deployment: &Deployment) -> bool {
+        self.allowed.allows(deployment.name.as_str())
+    }
+
+    /// Whether one of its keys has been revoked since the call with it started.
+    #[must_use]
+    pub fn is_revoked(&self, slot: KeySlot) -> bool {
+        self.revoked[slot as usize].load(Ordering::Relaxed)
+    }
+
+    /// Its series for a deployment of the same snapshot.
+    #[must_use]
+    pub fn series(&self, deployment: &Deployment, metrics: &Metrics) -> Arc<CallSeries> {
+        let make = || Arc::new(metrics.calls(&self.name, &deployment.name, &deployment.model));
+        self.series.get(deployment.place).map_or_else(make, |series| Arc::clone(series.get_or_init(make)))
+    }
+}

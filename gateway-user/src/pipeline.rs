@@ -1,0 +1,318 @@
+//! The order of steps that a request takes, and the only file that knows it:
+//! route → tenant → body → deployment → admit → backend → forward → relay.
+
+mod answer;
+mod body;
+mod forward;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Request, Response, Version};
+use hyper::body::Incoming;
+
+use crate::api::Api;
+use crate::call::{Admitted, Call};
+use crate::gateway::{Access, Deployment, Snapshot, Tenant};
+use crate::limits::{Admission, Ask, Ceiling, Grant, Refused};
+use crate::names::{DeploymentName, TenantName};
+use crate::reply::Refusal;
+use crate::request::envelope::{CapKey, Unmeterable};
+use crate::request::forward::caller_key;
+use crate::request::splice::{Edit, splice};
+use crate::request::{Envelope, Route, query};
+use crate::request_id::RequestId;
+use crate::serve::session::{OpenCall, Session};
+use crate::tenant::KeySlot;
+use crate::tokens;
+use crate::units::Tokens;
+
+pub(crate) use answer::ReplyBody;
+
+/// `x-request-id`.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// A prompt of so many bytes is tokenised where the call runs; a longer one on a thread that may block.
+const SHORT_PROMPT: usize = 4 * 1024;
+/// A prompt held at no more than this many tokens is not worth tokenising for a smaller hold.
+const SMALL_HOLD: Tokens = Tokens::new(1024);
+
+/// One request on its way through the steps.
+struct Visit<'a> {
+    session: &'a Arc<Session>,
+    snapshot: Arc<Snapshot>,
+    arrived: Instant,
+    request_id: RequestId,
+    version: Version,
+    /// Known from the second step on; for the answer, the log and the metrics of a refusal.
+    tenant: Option<TenantName>,
+    deployment: Option<DeploymentName>,
+}
+
+/// A tenant that may call, and with which key it did.
+struct Caller {
+    tenant: Arc<Tenant>,
+    slot: KeySlot,
+}
+
+/// Answers a request.
+pub(crate) async fn handle(session: Arc<Session>, request: Request<Incoming>) -> Response<ReplyBody> {
+    let open = session.open_call();
+    let mut visit = Visit {
+        snapshot: session.gateway.snapshot(),
+        arrived: Instant::now(),
+        request_id: session.worker.request_ids.next(),
+        version: request.version(),
+        session: &session,
+        tenant: None,
+        deployment: None,
+    };
+    let mut response = match visit.answer(request, &open).await {
+        Ok(response) => response,
+        Err(refusal) => visit.refuse(&refusal, &open),
+    };
+    response.headers_mut().insert(REQUEST_ID, visit.request_id.header());
+    response
+}
+
+impl Visit<'_> {
+    async fn answer(
+        &mut self,
+        request: Request<Incoming>,
+        open: &OpenCall,
+    ) -> Result<Response<ReplyBody>, Refusal> {
+        let (parts, incoming) = request.into_parts();
+        let route = Route::of(&parts.method, parts.uri.path()).ok_or(Refusal::UnknownRoute)?;
+        let caller = self.identify(&parts)?;
+        let Route::Call { api, deployment } = route else {
+            return Ok(answer::models(&self.snapshot, &caller.tenant, open));
+        };
+        if let Some(encoding) = parts.headers.get(http::header::CONTENT_ENCODING)
+            && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
+        {
+            return Err(Refusal::InvalidRequest(
+                "a compressed body cannot be metered: send it plain".to_owned(),
+            ));
+        }
+        let body = body::read(incoming, &parts.headers, &self.snapshot.config.listen).await?;
+        let envelope = Envelope::parse(&body).map_err(|error| Refusal::InvalidRequest(error.to_string()))?;
+        let deployment = self.deployment(&caller.tenant, deployment, &parts, &envelope)?;
+        refuse_unmeterable(&envelope, caller.tenant.limits.ceiling)?;
+        let (mut call, grant) = self.admit(caller, deployment, api, &envelope, &body).await?;
+        let edits = edits(api, &envelope, &call.deployment, &grant);
+        let streaming = envelope.stream && api != Api::Embeddings;
+        let hide_usage = streaming && api.usage_is_optional() && !envelope.asks_for_usage();
+        let worth_estimating = !call.estimated && (streaming || call.prompt > SMALL_HOLD);
+        let prompt = worth_estimating.then(|| body.clone());
+        drop(envelope);
+        let request = forward::Outgoing { parts, body: splice(&body, edits), prompt, api };
+        let manner = answer::Manner { api, hide_usage, trailers: self.version == Version::HTTP_2, grant };
+        let answered = match forward::send(self.session, &mut call, request).await {
+            Ok(received) => answer::relay(self.session, call, received, manner, open.clone()).await,
+            Err(refusal) => {
+                call.refused(&refusal);
+                Err(refusal)
+            }
+        };
+        // The call has counted and logged its own end.
+        answered.or_else(|refusal| Ok(self.reply(&refusal, open)))
+    }
+
+    fn identify(&mut self, parts: &Parts) -> Result<Caller, Refusal> {
+        let key = caller_key(&parts.headers, parts.uri.query()).ok_or(Refusal::MissingTenant)?;
+        match self.snapshot.access(&key) {
+            Access::Granted(tenant, slot) => {
+                self.tenant = Some(tenant.name.clone());
+                Ok(Caller { tenant: Arc::clone(tenant), slot })
+            }
+            Access::Suspended(name) => {
+                self.tenant = Some(name.clone());
+                Err(Refusal::InvalidKey)
+            }
+            Access::Unknown => Err(Refusal::InvalidKey),
+        }
+    }
+
+    /// The deployment that path, query and body agree on.
+    fn deployment(
+        &mut self,
+        tenant: &Tenant,
+        in_path: Option<&str>,
+        parts: &Parts,
+        envelope: &Envelope<'_>,
+    ) -> Result<Arc<Deployment>, Refusal> {
+        let in_body = envelope.model.as_deref();
+        let name = in_path.or(in_body).ok_or_else(|| {
+            Refusal::InvalidRequest("the field `model` must name the deployment".to_owned())
+        })?;
+        let deployment = self.snapshot.deployment(name).ok_or(Refusal::UnknownDeployment)?;
+        self.deployment = Some(deployment.name.clone());
+        let agrees = |other: &str| other == deployment.name.as_str() || other == deployment.model.as_str();
+        let in_query = parts.uri.query().into_iter().flat_map(query::deployments);
+        if let Some(other) = in_query.chain(in_body.map(Cow::Borrowed)).find(|other| !agrees(other)) {
+            return Err(Refusal::InvalidRequest(format!(
+                "the request names two deployments: `{name}` and `{}`",
+                other.chars().take(64).collect::<String>()
+            )));
+        }
+        if !tenant.allows(deployment) {
+            return Err(Refusal::DeploymentNotAllowed(deployment.name.clone()));
+        }
+        Ok(Arc::clone(deployment))
+    }
+
+    async fn admit(
+        &self,
+        caller: Caller,
+        deployment: Arc<Deployment>,
+        api: Api,
+        envelope: &Envelope<'_>,
+        body: &Bytes,
+    ) -> Result<(Call, Grant), Refusal> {
+        let gateway = &self.session.gateway;
+        let Caller { tenant, slot } = caller;
+        let streaming = envelope.stream && api != Api::Embeddings;
+        let ask = |prompt| ask(prompt, api, envelope, &deployment);
+        let admit =
+            |prompt| Admission::admit(&tenant.account, &tenant.limits, &ask(prompt), gateway.clock.now());
+        // Where even the bytes fit, the tokens do: the prompt need not be tokenised before it is forwarded.
+        let by_bound = match tokens::byte_bound(body) {
+            None => None,
+            Some(bound) => match admit(bound) {
+                Ok(admitted) => Some((bound, admitted)),
+                Err(refused @ (Refused::Calls { .. } | Refused::Concurrency { .. })) => {
+                    return Err(Refusal::Limited(refused));
+                }
+                Err(
+                    Refused::Tokens { .. }
+                    | Refused::Prompt { .. }
+                    | Refused::TokenQuota { .. }
+                    | Refused::SpendQuota { .. },
+                ) => None,
+            },
+        };
+        let estimated = by_bound.is_none();
+        let (prompt, (admission, grant)) = match by_bound {
+            Some(admitted) => admitted,
+            None => {
+                let estimate = estimate(api, &deployment, body).await;
+                (estimate, admit(estimate).map_err(Refusal::Limited)?)
+            }
+        };
+        let call = Call::new(Admitted {
+            gateway: Arc::clone(gateway),
+            tenant,
+            slot,
+            deployment,
+            request_id: self.request_id,
+            arrived: self.arrived,
+            streaming,
+            prompt,
+            estimated,
+            admission,
+        });
+        Ok((call, grant))
+    }
+
+    /// Answers, counts and logs a request that came to no call.
+    fn refuse(&self, refusal: &Refusal, open: &OpenCall) -> Response<ReplyBody> {
+        let (tenant, reason) = (self.tenant.as_ref(), refusal.reason());
+        let metrics = &self.session.gateway.metrics;
+        metrics.request(tenant, self.deployment.as_ref(), refusal.status().as_u16(), reason);
+        if let (Some(tenant), Refusal::Limited(_)) = (tenant, refusal) {
+            metrics.throttled(tenant, reason);
+        }
+        tracing::info!(
+            request_id = %self.request_id,
+            tenant = tenant.map(TenantName::as_str),
+            deployment = self.deployment.as_ref().map(DeploymentName::as_str),
+            status = refusal.status().as_u16(),
+            reason,
+            source = %self.session.source,
+            duration_ms = self.arrived.elapsed().as_secs_f64() * 1000.0,
+            "refused"
+        );
+        self.reply(refusal, open)
+    }
+
+    fn reply(&self, refusal: &Refusal, open: &OpenCall) -> Response<ReplyBody> {
+        let format = self.snapshot.config.errors;
+        let (status, headers, body) =
+            refusal.render(format, self.tenant.as_ref(), self.session.gateway.clock.now());
+        let mut response = Response::new(ReplyBody::full(body, open.clone()));
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        if refusal.closes() && self.version != Version::HTTP_2 {
+            response.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+/// What a call asks of its tenant's account.
+fn ask(prompt: Tokens, api: Api, envelope: &Envelope<'_>, deployment: &Deployment) -> Ask {
+    let choices = envelope.choices.max(1);
+    Ask {
+        prompt,
+        output_named: envelope.named_cap().map(|(_, tokens)| Tokens::new(tokens).saturating_mul(choices)),
+        output_most: match api {
+            Api::Embeddings => Tokens::ZERO,
+            Api::ChatCompletions | Api::Completions | Api::Responses => {
+                deployment.most_output.saturating_mul(choices)
+            }
+        },
+        prices: deployment.prices,
+    }
+}
+
+/// What has to be changed in a body for it to be metered, and under a strict ceiling to be held to its budget.
+fn edits(api: Api, envelope: &Envelope<'_>, deployment: &Deployment, grant: &Grant) -> Vec<Edit> {
+    let mut edits = Vec::new();
+    if envelope.stream && api.usage_is_optional() {
+        edits.extend(Edit::include_usage(envelope));
+    }
+    let key = match api {
+        Api::Embeddings => return edits,
+        Api::Responses => CapKey::MaxOutputTokens,
+        // Models that reason know no other field; the others know both, in every API version that streams usage.
+        Api::ChatCompletions if deployment.reasoning => CapKey::MaxCompletionTokens,
+        Api::ChatCompletions | Api::Completions => CapKey::MaxTokens,
+    };
+    if let Some(output) = grant.output {
+        edits.extend(Edit::cap(envelope, key, output.get() / envelope.choices.max(1)));
+    }
+    edits
+}
+
+/// Refuses what escapes metering: under any ceiling what is answered elsewhere, under a strict one also what is billed
+/// for more than the request shows.
+fn refuse_unmeterable(envelope: &Envelope<'_>, ceiling: Ceiling) -> Result<(), Refusal> {
+    let problem = match (envelope.unmeterable, ceiling) {
+        (None, _) | (Some(Unmeterable::StoredInput(_) | Unmeterable::HostedTool), Ceiling::Soft) => {
+            return Ok(());
+        }
+        (Some(Unmeterable::Background), _) => {
+            "`background` responses cannot be metered: their answer does not pass through here".to_owned()
+        }
+        (Some(Unmeterable::StoredInput(field)), Ceiling::Strict) => {
+            format!("`{field}` brings in input that is not in the request, which a strict budget cannot hold")
+        }
+        (Some(Unmeterable::HostedTool), Ceiling::Strict) => {
+            "only tools of type `function` and `custom` are metered; others spend upstream".to_owned()
+        }
+    };
+    Err(Refusal::InvalidRequest(problem))
+}
+
+/// The tokens of a prompt. A long one is counted where it blocks nobody.
+pub(crate) async fn estimate(api: Api, deployment: &Deployment, body: &Bytes) -> Tokens {
+    if body.len() <= SHORT_PROMPT {
+        return tokens::estimate_prompt(api, &deployment.model, body).tokens;
+    }
+    let (model, bytes) = (deployment.model.clone(), body.clone());
+    let counting = tokio::task::spawn_blocking(move || tokens::estimate_prompt(api, &model, &bytes).tokens);
+    // It can only fail by a panic in the counting, and then the bytes are a bound.
+    counting.await.unwrap_or_else(|_panicked| Tokens::from_bytes(body.len()))
+}

@@ -1,0 +1,265 @@
+//! The caller's answer: what comes back from upstream, or what the gateway says itself.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::response::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use serde_json::json;
+
+use crate::api::Api;
+use crate::call::{Call, Settlement};
+use crate::gateway::{Snapshot, Tenant};
+use crate::limits::Grant;
+use crate::meter::hide::UsageHider;
+use crate::meter::json::UsageScanner;
+use crate::meter::stream::StreamMeter;
+use crate::relay::{Meter, Relay, RelayError, Source, TOKENS_CONSUMED};
+use crate::reply::{QUOTA_REASON, Refusal, token_value};
+use crate::request::forward::is_hop_by_hop;
+use crate::serve::session::{OpenCall, Session};
+use crate::units::Tokens;
+use crate::upstream::connection::Connection;
+
+/// A JSON answer is held back until its usage is known, up to this size: a longer one is passed on as it comes, without
+/// the exact count in its head.
+const LONGEST_HELD: usize = 1024 * 1024;
+
+/// `x-ratelimit-remaining`.
+const CALLS_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+/// `x-tokens-remaining`.
+const TOKENS_REMAINING: HeaderName = HeaderName::from_static("x-tokens-remaining");
+
+/// The head of upstream's response, and what its body comes over.
+pub(super) struct Received {
+    pub(super) response: Response<Incoming>,
+    pub(super) connection: Connection,
+    pub(super) authority: Arc<str>,
+    pub(super) idle_timeout: Duration,
+}
+
+/// What decides how a response is passed on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manner {
+    pub(super) api: Api,
+    /// The usage chunk of a stream is not for the caller.
+    pub(super) hide_usage: bool,
+    /// The caller can be sent trailers.
+    pub(super) trailers: bool,
+    pub(super) grant: Grant,
+}
+
+/// A response's body, and the slot that its call occupies on the connection until it is gone.
+#[derive(Debug)]
+pub(crate) struct ReplyBody {
+    content: Content,
+    _open: OpenCall,
+}
+
+#[derive(Debug)]
+enum Content {
+    /// All of it.
+    Whole(VecDeque<Bytes>),
+    /// As it comes.
+    Relay(Box<Relay>),
+}
+
+impl ReplyBody {
+    pub(crate) fn full(bytes: Bytes, open: OpenCall) -> Self {
+        Self { content: Content::Whole(VecDeque::from([bytes])), _open: open }
+    }
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = RelayError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, RelayError>>> {
+        match &mut self.content {
+            Content::Whole(parts) => Poll::Ready(parts.pop_front().map(|bytes| Ok(Frame::data(bytes)))),
+            Content::Relay(relay) => relay.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Whole(parts) => parts.is_empty(),
+            Content::Relay(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Whole(parts) => {
+                SizeHint::with_exact(parts.iter().map(|part| part.remaining() as u64).sum())
+            }
+            Content::Relay(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// Passes upstream's response on.
+///
+/// # Errors
+/// When upstream breaks off before anything of its answer has been passed on.
+pub(super) async fn relay(
+    session: &Arc<Session>,
+    mut call: Call,
+    received: Received,
+    manner: Manner,
+    open: OpenCall,
+) -> Result<Response<ReplyBody>, Refusal> {
+    let Received { response, connection, authority, idle_timeout } = received;
+    let (mut head, body) = response.into_parts();
+    head.headers = caller_headers(head.headers, head.status, &manner.grant);
+    let source = Source { connection, body, authority, idle_timeout };
+    let content = if is_event_stream(&head) {
+        head.headers.insert(TOKENS_CONSUMED, token_value(call.prompt));
+        if manner.hide_usage {
+            head.headers.remove(CONTENT_LENGTH);
+        }
+        Content::Relay(Box::new(stream(session, call, source, &manner)))
+    } else {
+        match hold(&mut call, source, head.status).await? {
+            Held::Whole(parts, source) => {
+                session.worker.pool.put(&source.authority, source.connection);
+                head.headers.insert(TOKENS_CONSUMED, token_value(call.settled().total()));
+                if let Some(left) =
+                    call.tenant.account.tokens_left(&call.tenant.limits, call.gateway.clock.now())
+                {
+                    head.headers.insert(TOKENS_REMAINING, token_value(left));
+                }
+                Content::Whole(parts)
+            }
+            Held::TooLong(parts, source, meter) => {
+                let pool = Arc::clone(&session.worker.pool);
+                let relay = Relay::new(call, Some(source), meter, pool, manner.trailers);
+                Content::Relay(Box::new(relay.with_read(parts)))
+            }
+        }
+    };
+    Ok(Response::from_parts(head, ReplyBody { content, _open: open }))
+}
+
+fn stream(session: &Arc<Session>, call: Call, source: Source, manner: &Manner) -> Relay {
+    let meter = Meter::Stream {
+        api: manner.api,
+        meter: Box::new(StreamMeter::new(manner.api, call.deployment.encoding)),
+        hider: manner.hide_usage.then(|| Box::new(UsageHider::default())),
+        spent: Tokens::ZERO,
+    };
+    Relay::new(call, Some(source), meter, Arc::clone(&session.worker.pool), manner.trailers)
+}
+
+/// A JSON answer as far as it was held back.
+enum Held {
+    /// All of it; the call is settled.
+    Whole(VecDeque<Bytes>, Source),
+    /// Its start; the rest is to be passed on as it comes.
+    TooLong(VecDeque<Bytes>, Source, Meter),
+}
+
+/// Holds a JSON answer until its usage is known, so that its head can say it.
+async fn hold(call: &mut Call, mut source: Source, status: StatusCode) -> Result<Held, Refusal> {
+    let billed = status.is_success();
+    let mut scanner = UsageScanner::new();
+    let mut parts = VecDeque::new();
+    let mut bytes_held = 0;
+    loop {
+        let next = poll_fn(|cx| source.connection.poll_frame(&mut source.body, cx));
+        let refusal = match tokio::time::timeout(source.idle_timeout, next).await {
+            Ok(Some(Ok(frame))) => {
+                let Ok(bytes) = frame.into_data() else { continue };
+                scanner.push(&bytes);
+                bytes_held += bytes.len();
+                parts.push_back(bytes);
+                if bytes_held > LONGEST_HELD {
+                    let meter = if billed { Meter::Json(Box::new(scanner)) } else { Meter::Unbilled };
+                    return Ok(Held::TooLong(parts, source, meter));
+                }
+                continue;
+            }
+            Ok(None) => break,
+            Ok(Some(Err(error))) => {
+                tracing::warn!(request_id = %call.request_id, error = %error, "upstream broke off");
+                Refusal::UpstreamError
+            }
+            Err(_elapsed) => Refusal::UpstreamTimeout(source.idle_timeout),
+        };
+        call.settle(if billed { Settlement::HoldStands } else { Settlement::Nothing });
+        call.refused(&refusal);
+        return Err(refusal);
+    }
+    call.settle(match scanner.usage() {
+        _ if !billed && is_content_filter(status, &parts) => Settlement::Counted { output: Tokens::ZERO },
+        _ if !billed => Settlement::Nothing,
+        Some(usage) => Settlement::Reported(usage),
+        None => {
+            call.gateway.metrics.unreadable_usage.inc();
+            Settlement::HoldStands
+        }
+    });
+    Ok(Held::Whole(parts, source))
+}
+
+/// Whether an error is one that Azure may bill the prompt for: its content filter has read it.
+fn is_content_filter(status: StatusCode, parts: &VecDeque<Bytes>) -> bool {
+    status == StatusCode::BAD_REQUEST
+        && parts.iter().any(|part| memchr::memmem::find(part, b"\"content_filter\"").is_some())
+}
+
+/// The tenant's deployments, as OpenAI's API lists models.
+pub(super) fn models(snapshot: &Snapshot, tenant: &Tenant, open: &OpenCall) -> Response<ReplyBody> {
+    let data: Vec<_> = snapshot
+        .allowed(tenant)
+        .map(|deployment| {
+            json!({"id": deployment.name.as_str(), "object": "model", "created": 0, "owned_by": "azure-openai"})
+        })
+        .collect();
+    let body = Bytes::from(json!({"object": "list", "data": data}).to_string());
+    let mut response = Response::new(ReplyBody::full(body, open.clone()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Upstream's headers without those of its connection, and with the gateway's.
+fn caller_headers(headers: HeaderMap, status: StatusCode, grant: &Grant) -> HeaderMap {
+    let mut kept = HeaderMap::with_capacity(headers.len() + 5);
+    let mut current = None;
+    for (name, value) in headers {
+        current = name.or(current);
+        if let Some(name) = current.as_ref().filter(|name| !is_hop_by_hop(name.as_str())) {
+            kept.append(name.clone(), value);
+        }
+    }
+    if let Some(calls) = grant.calls_left {
+        kept.insert(CALLS_REMAINING, HeaderValue::from(calls));
+    }
+    if let Some(tokens) = grant.tokens_left {
+        kept.insert(TOKENS_REMAINING, token_value(tokens));
+    }
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        kept.insert(QUOTA_REASON, HeaderValue::from_static("upstream"));
+    }
+    kept
+}
+
+fn is_event_stream(head: &Parts) -> bool {
+    let plain = !head.headers.contains_key(CONTENT_ENCODING);
+    let content_type = head.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let expected = b"text/event-stream";
+    plain
+        && head.status.is_success()
+        && content_type.get(..expected.len()).is_some_and(|start| start.eq_ignore_ascii_case(expected))
+}

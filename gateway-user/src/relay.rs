@@ -1,0 +1,342 @@
+//! A response on its way from upstream to the caller: forwarded first, metered after.
+//!
+//! A stream's chunk is handed to the caller's connection as soon as it is read, and counted only once that connection
+//! has flushed it. Back-pressure is hyper's: while the caller does not read, nothing is read from upstream.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName};
+use http_body::Frame;
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use crate::api::Api;
+use crate::call::{CALLER_GONE, Call, Settlement};
+use crate::limits::Ceiling;
+use crate::meter::cut::{self, Cut};
+use crate::meter::hide::UsageHider;
+use crate::meter::json::UsageScanner;
+use crate::meter::stream::StreamMeter;
+use crate::reply::{Refusal, token_value};
+use crate::units::Tokens;
+use crate::upstream::connection::Connection;
+use crate::upstream::pool::Pool;
+
+/// `x-tokens-consumed`.
+pub(crate) const TOKENS_CONSUMED: HeaderName = HeaderName::from_static("x-tokens-consumed");
+/// How often an open response is looked after: a revoked key ends it within twice that.
+const LOOK_AFTER: Duration = Duration::from_millis(400);
+/// Chunks that may wait to be counted while more of them arrive.
+const MOST_UNMETERED: usize = 16;
+/// What a hold grows by when a stream has used it up.
+const GROWTH: Tokens = Tokens::new(256);
+
+/// What carries a response from upstream.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) connection: Connection,
+    pub(crate) body: Incoming,
+    pub(crate) authority: Arc<str>,
+    pub(crate) idle_timeout: Duration,
+}
+
+/// How a response's usage is read.
+#[derive(Debug)]
+pub(crate) enum Meter {
+    /// A stream of events.
+    Stream {
+        api: Api,
+        meter: Box<StreamMeter>,
+        /// Leaves out the usage chunk, where the caller did not ask for it.
+        hider: Option<Box<UsageHider>>,
+        /// Output tokens booked so far.
+        spent: Tokens,
+    },
+    /// One JSON document.
+    Json(Box<UsageScanner>),
+    /// Nothing that was billed: an error of upstream's.
+    Unbilled,
+}
+
+/// Why a response broke off. The connection to the caller breaks off too, so that it cannot be taken for complete.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RelayError {
+    #[error("upstream broke off: {0}")]
+    Upstream(hyper::Error),
+    #[error("upstream sent nothing for {0:?}")]
+    Idle(Duration),
+    #[error("the key was revoked")]
+    Revoked,
+}
+
+/// A response body that relays upstream's.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    call: Call,
+    /// `None` once upstream's body has ended or was given up.
+    source: Option<Source>,
+    pool: Arc<Pool>,
+    meter: Meter,
+    /// To be forwarded.
+    ready: VecDeque<Bytes>,
+    /// Forwarded, and still to be counted.
+    unmetered: VecDeque<Bytes>,
+    /// The connection has been given the chance to flush what was forwarded.
+    flushed: bool,
+    last_arrival: Instant,
+    look_after: Pin<Box<Sleep>>,
+    /// Whether trailers reach the caller: on HTTP/2.
+    trailers: bool,
+}
+
+impl Relay {
+    pub(crate) fn new(
+        call: Call,
+        source: Option<Source>,
+        meter: Meter,
+        pool: Arc<Pool>,
+        trailers: bool,
+    ) -> Self {
+        Self {
+            call,
+            source,
+            pool,
+            meter,
+            ready: VecDeque::new(),
+            unmetered: VecDeque::new(),
+            flushed: false,
+            last_arrival: Instant::now(),
+            look_after: Box::pin(tokio::time::sleep(LOOK_AFTER)),
+            trailers,
+        }
+    }
+
+    /// Puts in front what was read before the relay began.
+    pub(crate) fn with_read(mut self, read: VecDeque<Bytes>) -> Self {
+        self.ready = read;
+        self
+    }
+
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, RelayError>>> {
+        loop {
+            if let Some(bytes) = self.ready.pop_front() {
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            let Some(source) = &mut self.source else {
+                return Poll::Ready(self.last_frame());
+            };
+            match source.connection.poll_frame(&mut source.body, cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    if let Ok(bytes) = frame.into_data() {
+                        self.arrived(bytes);
+                    }
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    self.broke("upstream_error");
+                    return Poll::Ready(Some(Err(RelayError::Upstream(error))));
+                }
+                Poll::Ready(None) => self.completed(),
+                Poll::Pending => match self.idle(cx) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error))),
+                    Poll::Pending => return Poll::Pending,
+                },
+            }
+        }
+    }
+
+    /// Takes a chunk: to be forwarded now and counted later.
+    fn arrived(&mut self, bytes: Bytes) {
+        self.last_arrival = Instant::now();
+        if self.unmetered.len() >= MOST_UNMETERED {
+            self.count();
+        }
+        match &mut self.meter {
+            Meter::Stream { hider, .. } => {
+                self.call.first_chunk(self.last_arrival);
+                match hider {
+                    Some(hider) => hider.filter(bytes.clone(), &mut self.ready),
+                    None => self.ready.push_back(bytes.clone()),
+                }
+                self.unmetered.push_back(bytes);
+                self.flushed = false;
+            }
+            Meter::Json(scanner) => {
+                scanner.push(&bytes);
+                self.ready.push_back(bytes);
+            }
+            Meter::Unbilled => self.ready.push_back(bytes),
+        }
+    }
+
+    /// Nothing to forward at the moment. `Ready(Ok)` when there is something again.
+    fn idle(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RelayError>> {
+        if !self.unmetered.is_empty() {
+            if !self.flushed {
+                // Pending makes hyper flush; woken at once, the counting is done behind the caller's back.
+                self.flushed = true;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            self.call.gateway.metrics.chunk_delay.observe(self.last_arrival.elapsed().as_secs_f64());
+            self.count();
+            if let Some(refusal) = self.beyond_budget() {
+                self.cut(&refusal);
+                return Poll::Ready(Ok(()));
+            }
+        }
+        while self.look_after.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            self.look_after.as_mut().reset((now + LOOK_AFTER).into());
+            if self.call.tenant.is_revoked(self.call.slot) {
+                return Poll::Ready(self.revoked());
+            }
+            let idle_timeout = self.source.as_ref().map_or(Duration::MAX, |source| source.idle_timeout);
+            if now.saturating_duration_since(self.last_arrival) >= idle_timeout {
+                self.broke("upstream_timeout");
+                return Poll::Ready(Err(RelayError::Idle(idle_timeout)));
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Counts what has been forwarded, and books the output among it.
+    fn count(&mut self) {
+        let Meter::Stream { meter, spent, .. } = &mut self.meter else { return };
+        for bytes in self.unmetered.drain(..) {
+            meter.push(&bytes);
+        }
+        let counted = meter.output_counted();
+        if counted > *spent
+            && let Some(admission) = &mut self.call.admission
+        {
+            admission.spend(counted.saturating_sub(*spent), self.call.gateway.clock.now());
+            *spent = counted;
+        }
+    }
+
+    /// The refusal that ends the stream, if it has used more than it holds and cannot hold more.
+    fn beyond_budget(&mut self) -> Option<Refusal> {
+        let Meter::Stream { meter, .. } = &self.meter else { return None };
+        let limits = &self.call.tenant.limits;
+        let admission = self.call.admission.as_mut()?;
+        if limits.ceiling == Ceiling::Soft || meter.output_counted() < admission.output_allowed() {
+            return None;
+        }
+        if !meter.at_boundary() || meter.usage().is_some() {
+            return None;
+        }
+        let now = self.call.gateway.clock.now();
+        admission.grow(limits, GROWTH, now).err().map(Refusal::Limited)
+    }
+
+    /// Ends the stream well formed, and gives up upstream's.
+    fn cut(&mut self, refusal: &Refusal) {
+        self.source = None;
+        self.call.ended_by(refusal.reason());
+        self.call.gateway.metrics.stream_cut(&self.call.tenant.name, refusal.reason());
+        let Meter::Stream { api, meter, hider, .. } = &mut self.meter else { return };
+        let message = refusal.to_string();
+        self.call.settle(Settlement::Counted { output: meter.output_total() });
+        // Without a hider the caller has asked for the usage chunk, or its API always has one.
+        let usage = hider.is_none().then(|| self.call.settled());
+        let ending =
+            cut::ending(*api, meter.identity(), &Cut { reason: refusal.reason(), message: &message, usage });
+        self.ready.push_back(Bytes::from(ending));
+    }
+
+    fn revoked(&mut self) -> Result<(), RelayError> {
+        match &self.meter {
+            Meter::Stream { meter, .. } if meter.at_boundary() => {
+                self.cut(&Refusal::InvalidKey);
+                Ok(())
+            }
+            Meter::Stream { .. } | Meter::Json(_) | Meter::Unbilled => {
+                self.broke("invalid_subscription_key");
+                Err(RelayError::Revoked)
+            }
+        }
+    }
+
+    /// Upstream's body has ended as it should.
+    fn completed(&mut self) {
+        self.count();
+        if let Some(Source { connection, authority, .. }) = self.source.take() {
+            self.pool.put(&authority, connection);
+        }
+        match &mut self.meter {
+            Meter::Stream { hider: Some(hider), .. } => hider.finish(&mut self.ready),
+            Meter::Stream { hider: None, .. } | Meter::Json(_) | Meter::Unbilled => {}
+        }
+        if !self.usage_is_known() {
+            self.call.gateway.metrics.unreadable_usage.inc();
+        }
+        self.settle();
+    }
+
+    /// The response ends before its end.
+    fn broke(&mut self, reason: &'static str) {
+        self.source = None;
+        self.count();
+        self.call.ended_by(reason);
+        if matches!(self.meter, Meter::Stream { .. }) {
+            self.call.gateway.metrics.stream_cut(&self.call.tenant.name, reason);
+        }
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        let settlement = match &self.meter {
+            Meter::Unbilled => Settlement::Nothing,
+            Meter::Stream { meter, .. } => match meter.usage() {
+                Some(usage) => Settlement::Reported(*usage),
+                None => Settlement::Counted { output: meter.output_total() },
+            },
+            Meter::Json(scanner) => match scanner.usage() {
+                Some(usage) => Settlement::Reported(usage),
+                None => Settlement::HoldStands,
+            },
+        };
+        self.call.settle(settlement);
+    }
+
+    fn usage_is_known(&self) -> bool {
+        match &self.meter {
+            Meter::Stream { meter, .. } => meter.usage().is_some(),
+            Meter::Json(scanner) => scanner.usage().is_some(),
+            Meter::Unbilled => true,
+        }
+    }
+
+    /// After the body: what the call used, where trailers reach the caller.
+    fn last_frame(&mut self) -> Option<Result<Frame<Bytes>, RelayError>> {
+        if !std::mem::take(&mut self.trailers) {
+            return None;
+        }
+        let mut trailers = HeaderMap::with_capacity(1);
+        trailers.insert(TOKENS_CONSUMED, token_value(self.call.settled().total()));
+        Some(Ok(Frame::trailers(trailers)))
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        // The caller has hung up: it pays for the prompt and for every token seen. Dropping the source cancels upstream.
+        if self.source.is_some() {
+            self.count();
+            let complete = matches!(&self.meter, Meter::Stream { meter, .. } if meter.finished());
+            if !complete {
+                self.call.ended_by(CALLER_GONE);
+            }
+            self.settle();
+        }
+    }
+}

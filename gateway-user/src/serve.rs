@@ -1,0 +1,168 @@
+//! Serving: connections are accepted on one thread and handed to workers, each with a runtime of its own.
+//!
+//! A call never leaves its worker: the connection to the caller, the one to the backend and the timers between them are
+//! all registered with that worker's reactor, so that nothing crosses threads while bytes flow.
+
+pub(crate) mod activity;
+mod connection;
+mod proxy_protocol;
+pub(crate) mod session;
+mod worker;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use tokio::sync::{Semaphore, watch};
+
+use crate::config::Listen;
+use crate::gateway::Gateway;
+use worker::Worker;
+
+/// How long to wait when the process has no file descriptor left to accept with.
+const OUT_OF_FILES: Duration = Duration::from_millis(50);
+
+/// The certificate in use; replaced whole when its files change.
+pub type Tls = Arc<ArcSwap<ServerConfig>>;
+
+/// A listening socket and the workers behind it.
+#[derive(Debug)]
+pub struct Server {
+    listener: tokio::net::TcpListener,
+    workers: Vec<Worker>,
+    /// One permit a connection.
+    connections: Arc<Semaphore>,
+    max_connections: usize,
+    draining: watch::Sender<bool>,
+    gateway: Arc<Gateway>,
+}
+
+/// Why serving cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address is taken or not ours.
+    #[error("cannot listen on {address}: {source}{}", hint(.source))]
+    Listen {
+        /// The configured address.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// No thread or no runtime.
+    #[error("cannot start a worker: {0}")]
+    Worker(io::Error),
+    /// The system gives no random bytes.
+    #[error("the system has no randomness for request ids: {0}")]
+    Randomness(#[from] getrandom::Error),
+}
+
+impl Server {
+    /// Binds the address and starts the workers.
+    ///
+    /// # Errors
+    /// When the address cannot be bound or a thread cannot be started.
+    pub fn start(gateway: &Arc<Gateway>, tls: &Tls, listen: &Listen) -> Result<Self, ServeError> {
+        let address = listen.address;
+        let listener = bind(address)
+            .and_then(tokio::net::TcpListener::from_std)
+            .map_err(|source| ServeError::Listen { address, source })?;
+        let (draining, drain) = watch::channel(false);
+        let count =
+            listen.workers.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
+        let workers =
+            (0..count).map(|number| Worker::start(number, gateway, tls, &drain)).collect::<Result<_, _>>()?;
+        let max_connections = listen.max_connections.get().min(Semaphore::MAX_PERMITS);
+        Ok(Self {
+            listener,
+            workers,
+            connections: Arc::new(Semaphore::new(max_connections)),
+            max_connections,
+            draining,
+            gateway: Arc::clone(gateway),
+        })
+    }
+
+    /// The address that is listened on.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Accepts connections until `shutdown`, then lets open calls finish for at most `drain_timeout`.
+    pub async fn run(self, shutdown: impl Future<Output = ()>, drain_timeout: Duration) {
+        tokio::select! {
+            () = self.accept() => {}
+            () = shutdown => {}
+        }
+        let Self { listener, workers, connections, max_connections, draining, gateway } = self;
+        drop(listener);
+        draining.send_replace(true);
+        let open = max_connections - connections.available_permits();
+        tracing::info!(connections = open, drain_timeout_seconds = drain_timeout.as_secs_f64(), "draining");
+        let all = u32::try_from(max_connections).unwrap_or(u32::MAX);
+        if tokio::time::timeout(drain_timeout, connections.acquire_many(all)).await.is_err() {
+            let open = max_connections - connections.available_permits();
+            tracing::warn!(connections = open, "drain timeout: what is still open is cut");
+        }
+        for worker in workers {
+            worker.stop();
+        }
+        drop(gateway);
+    }
+
+    async fn accept(&self) {
+        loop {
+            // Beyond the most connections, further ones wait in the kernel's queue.
+            let Ok(permit) = Arc::clone(&self.connections).acquire_owned().await else { return };
+            match self.listener.accept().await {
+                Ok((stream, peer)) => {
+                    self.gateway.metrics.connections.inc();
+                    if let Some(worker) = self.workers.iter().min_by_key(|worker| worker.open()) {
+                        worker.take(stream, peer, permit).await;
+                    }
+                }
+                Err(error) if is_of_the_peer(&error) => {}
+                Err(error) => {
+                    tracing::error!(error = %error, "cannot accept connections");
+                    tokio::time::sleep(OUT_OF_FILES).await;
+                }
+            }
+        }
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    const BACKLOG: i32 = 4096;
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(address),
+        socket2::Type::STREAM.nonblocking(),
+        Some(socket2::Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A connection that was gone before it was accepted (accept(2): errors already pending on the new socket).
+fn is_of_the_peer(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; another process has it: stop that one, or change listen.address",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE",
+        io::ErrorKind::AddrNotAvailable => "; this host has no such address",
+        _ => "",
+    }
+}

@@ -1,0 +1,127 @@
+//! One caller's connection: PROXY header, TLS, then HTTP/1.1 or HTTP/2 as was agreed.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioExecutor;
+use rustls::ServerConfig;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::activity::{Activity, Timed};
+use super::proxy_protocol;
+use super::session::Session;
+use super::worker::{OpenConnection, WorkerState};
+use crate::config::Listen;
+use crate::gateway::Gateway;
+use crate::metrics::HandshakeResult;
+use crate::pipeline::{self, ReplyBody};
+
+/// The longest head of a request: line and headers.
+const LONGEST_HEAD: usize = 64 * 1024;
+/// The most headers of a request.
+const MOST_HEADERS: usize = 128;
+/// The most calls open at once on one HTTP/2 connection.
+const MOST_STREAMS: u32 = 256;
+
+/// A connection that was accepted, and what serves it.
+pub(super) struct Accepted {
+    pub(super) stream: TcpStream,
+    pub(super) peer: SocketAddr,
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) worker: Arc<WorkerState>,
+    pub(super) tls: Arc<ServerConfig>,
+    pub(super) draining: watch::Receiver<bool>,
+    pub(super) open: OpenConnection,
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve(accepted: Accepted) {
+    let Accepted { mut stream, peer, gateway, worker, tls, draining, open } = accepted;
+    let snapshot = gateway.snapshot();
+    let listen = &snapshot.config.listen;
+    let handshake = Box::pin(async {
+        stream.set_nodelay(true)?;
+        let source = if proxy_protocol::is_trusted(peer, &listen.proxy_protocol_from) {
+            proxy_protocol::source(&mut stream).await?
+        } else {
+            None
+        };
+        let stream = TlsAcceptor::from(tls).accept(stream).await?;
+        Ok::<_, std::io::Error>((stream, source))
+    });
+    let (stream, source) = match tokio::time::timeout(listen.handshake_timeout, handshake).await {
+        Ok(Ok(shaken)) => {
+            gateway.metrics.handshake(HandshakeResult::Ok);
+            shaken
+        }
+        Ok(Err(error)) => {
+            gateway.metrics.handshake(HandshakeResult::Failed);
+            tracing::debug!(peer = %peer, error = %error, "no TLS handshake");
+            return;
+        }
+        Err(_elapsed) => {
+            gateway.metrics.handshake(HandshakeResult::Timeout);
+            tracing::debug!(peer = %peer, "no TLS handshake in time");
+            return;
+        }
+    };
+    let session = Arc::new(Session {
+        gateway,
+        worker,
+        source: source.unwrap_or(peer.ip()),
+        activity: Arc::new(Activity::new()),
+    });
+    let ended = http(stream, &session, listen, draining).await;
+    if let Err(error) = ended {
+        tracing::debug!(peer = %peer, error = %error, "connection ended");
+    }
+    drop(open);
+}
+
+async fn http(
+    stream: TlsStream<TcpStream>,
+    session: &Arc<Session>,
+    listen: &Listen,
+    mut draining: watch::Receiver<bool>,
+) -> Result<(), hyper::Error> {
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let header_timeout = (!http2).then_some(listen.header_timeout);
+    let io = Timed::new(stream, Arc::clone(&session.activity), listen.idle_timeout, header_timeout);
+    let service = service_fn(|request: Request<Incoming>| {
+        let session = Arc::clone(session);
+        async move { Ok::<Response<ReplyBody>, Infallible>(pipeline::handle(session, request).await) }
+    });
+    // A macro, because the two kinds of connection share no trait.
+    macro_rules! until_drained {
+        ($connection:expr) => {{
+            let mut connection = pin!($connection);
+            tokio::select! {
+                biased;
+                ended = connection.as_mut() => return ended,
+                _ = draining.wait_for(|draining| *draining) => connection.as_mut().graceful_shutdown(),
+            }
+            connection.await
+        }};
+    }
+    if http2 {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder.max_concurrent_streams(MOST_STREAMS).max_header_list_size(HTTP2_HEAD);
+        until_drained!(builder.serve_connection(io, service))
+    } else {
+        let mut builder = http1::Builder::new();
+        builder.max_headers(MOST_HEADERS).max_header_size(LONGEST_HEAD);
+        until_drained!(builder.serve_connection(io, service))
+    }
+}
+
+/// [`LONGEST_HEAD`] as HTTP/2 counts it.
+const HTTP2_HEAD: u32 = 64 * 1024;
