@@ -159,7 +159,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Says goodbye and drops the connection without leaving its port in TIME_WAIT, of which a benchmark of new
+    /// Says goodbye and drops the connection without leaving its port in `TIME_WAIT`, of which a benchmark of new
     /// connections would run out.
     ///
     /// # Errors

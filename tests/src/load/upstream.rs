@@ -130,7 +130,7 @@ fn push_chunk(wire: &mut Vec<u8>, data: &[u8]) {
 
 /// The event of one chunk of content, stamped with `now_ns`.
 pub fn chunk(now_ns: u64) -> Vec<u8> {
-    event(&format!("{CHUNK_BEFORE}{STAMP}{now_ns:0width$}{CHUNK_AFTER}", width = STAMP_DIGITS))
+    event(&format!("{CHUNK_BEFORE}{STAMP}{now_ns:0STAMP_DIGITS$}{CHUNK_AFTER}"))
 }
 
 fn event(data: &str) -> Vec<u8> {
