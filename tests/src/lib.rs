@@ -1,1 +1,3 @@
 //! The Azure simulator and the harness of the end-to-end tests.
+
+pub mod load;
