@@ -8,7 +8,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
-/// A certificate authority that nobody knows, and a certificate that it gave to `localhost`, 127.0.0.1 and ::1.
+/// A certificate authority that nobody knows, and a certificate that it gave to `localhost`, 127.0.0.1 and `::1`.
 #[derive(Debug, Clone)]
 pub struct Authority {
     authority: String,

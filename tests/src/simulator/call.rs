@@ -137,6 +137,9 @@ impl Call {
         }
         let cap = fields.cap(api, behaviour)?;
         let (choices, candidates) = fields.answers(api)?;
+        if stream && candidates > choices {
+            return Err(Refusal::invalid("best_of", None, "Results of 'best_of' cannot be streamed."));
+        }
         let tool = fields.tool(api, behaviour);
         let input = match api {
             Api::Chat => fields.required("messages", Value::is_array)?,

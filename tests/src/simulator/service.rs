@@ -246,7 +246,8 @@ impl Azure {
 
     /// 32 hexadecimal digits that look like nothing and repeat never: a permutation of a counter (`SplitMix64`).
     fn unique(&self) -> String {
-        let seed = self.answers.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let seed =
+            self.answers.fetch_add(1, Ordering::Relaxed).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mixed = |mut z: u64| {
             z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
             z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
