@@ -1,0 +1,172 @@
+//! A directory with everything that a gateway needs, and the gateway's commands run in it.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use anyhow::Context as _;
+use tempfile::TempDir;
+
+use super::binary;
+use super::config::Config;
+use super::gateway::Gateway;
+use crate::certificate::Authority;
+use crate::simulator::{IDENTITY_HEADER, Simulator};
+
+/// A directory with configuration, certificate and state; it goes when this is dropped.
+#[derive(Debug)]
+pub struct Site {
+    directory: TempDir,
+    authority: Authority,
+    environment: BTreeMap<&'static str, OsString>,
+}
+
+/// A tenant's two keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keys {
+    /// The first key.
+    pub primary: String,
+    /// The second key, so that one can be changed while the other works.
+    pub secondary: String,
+}
+
+impl Site {
+    /// Makes a directory with that configuration and a fresh certificate; identity tokens come from the simulator.
+    ///
+    /// # Errors
+    /// When the files cannot be written.
+    pub fn new(simulator: &Simulator, config: &Config) -> anyhow::Result<Self> {
+        let site = Self {
+            directory: TempDir::with_prefix("aoai-gateway-")?,
+            authority: Authority::new()?,
+            environment: BTreeMap::from([
+                ("IDENTITY_ENDPOINT", simulator.identity_endpoint().into()),
+                ("IDENTITY_HEADER", IDENTITY_HEADER.into()),
+            ]),
+        };
+        fs::create_dir(site.path().join("tls"))?;
+        site.write_certificate(&site.authority)?;
+        site.configure(config)?;
+        Ok(site)
+    }
+
+    /// Makes the gateway ask the simulator's Entra endpoint, as a pod with a workload identity does.
+    ///
+    /// # Errors
+    /// When the simulator has no TLS listener, or the files cannot be written.
+    pub fn use_workload_identity(&mut self, simulator: &Simulator) -> anyhow::Result<()> {
+        let (Some(host), Some(pem)) = (simulator.authority_host(), simulator.authority_pem()) else {
+            anyhow::bail!("Entra is asked over TLS only: start the simulator with `tls: true`");
+        };
+        let (roots, token) = (self.path().join("entra.crt"), self.path().join("federated-token"));
+        fs::write(&roots, pem)?;
+        fs::write(&token, "a.service.account")?;
+        self.environment = BTreeMap::from([
+            ("AZURE_AUTHORITY_HOST", host.into()),
+            ("AZURE_CLIENT_ID", "00000000-0000-0000-0000-000000000001".into()),
+            ("AZURE_FEDERATED_TOKEN_FILE", token.into()),
+            ("AZURE_TENANT_ID", "00000000-0000-0000-0000-000000000002".into()),
+            ("SSL_CERT_FILE", roots.into()),
+        ]);
+        Ok(())
+    }
+
+    /// Sets a variable of the environment that the gateway and its commands run in.
+    pub fn set_environment(&mut self, name: &'static str, value: impl Into<OsString>) {
+        self.environment.insert(name, value.into());
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The authority that clients trust the gateway with.
+    #[must_use]
+    pub const fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// Writes the configuration, in one step, as a running gateway must see it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn configure(&self, config: &Config) -> anyhow::Result<()> {
+        let (draft, file) = (self.path().join("gateway.toml.new"), self.path().join(CONFIG));
+        fs::write(&draft, config.text())?;
+        fs::rename(draft, file)?;
+        Ok(())
+    }
+
+    /// Puts another certificate in the place of the gateway's; clients that trust the first one's authority refuse it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_certificate(&self, authority: &Authority) -> anyhow::Result<()> {
+        fs::write(self.path().join("tls/tls.key"), authority.private_key_pem())?;
+        fs::write(self.path().join("tls/tls.crt"), authority.certificate_pem())?;
+        Ok(())
+    }
+
+    /// One of the gateway's commands, ready to run in the directory; `--config` is added.
+    ///
+    /// # Errors
+    /// When the binary does not build.
+    pub fn command(&self, arguments: &[&str]) -> anyhow::Result<Command> {
+        let mut command = Command::new(binary::gateway()?);
+        command.args(arguments).args(["--config", CONFIG]).current_dir(self.path()).stdin(Stdio::null());
+        // What is set around the test must not reach it.
+        for (name, _) in std::env::vars_os() {
+            let name_text = name.to_string_lossy();
+            if ["AOAI_", "AZURE_", "IDENTITY_", "IMDS_", "MSI_"]
+                .iter()
+                .any(|prefix| name_text.starts_with(prefix))
+            {
+                command.env_remove(&name);
+            }
+        }
+        command.envs(&self.environment);
+        Ok(command)
+    }
+
+    /// Runs one of the gateway's commands to its end.
+    ///
+    /// # Errors
+    /// When it cannot be run; a command that fails is an [`Output`] like any other.
+    pub fn run(&self, arguments: &[&str]) -> anyhow::Result<Output> {
+        Ok(self.command(arguments)?.output()?)
+    }
+
+    /// Adds a tenant; `None` leaves its tier to the default.
+    ///
+    /// # Errors
+    /// When the command fails or prints no keys.
+    pub fn add_tenant(&self, name: &str, tier: Option<&str>) -> anyhow::Result<Keys> {
+        let mut arguments = vec!["tenant", "add", name];
+        if let Some(tier) = tier {
+            arguments.extend(["--tier", tier]);
+        }
+        let output = self.run(&arguments)?;
+        let printed = String::from_utf8_lossy(&output.stdout);
+        let said = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(output.status.success(), "tenant add {name}: {}: {said}", output.status);
+        let key = |slot: &str| {
+            let line = printed.lines().rev().find_map(|line| line.trim().strip_prefix(slot));
+            line.map(|key| key.trim().to_owned()).with_context(|| format!("tenant add printed no {slot} key"))
+        };
+        Ok(Keys { primary: key("primary:")?, secondary: key("secondary:")? })
+    }
+
+    /// Starts the gateway and waits until it listens.
+    ///
+    /// # Errors
+    /// When it does not listen in time; its log is in the error.
+    pub fn start(self) -> anyhow::Result<Gateway> {
+        Gateway::start(self)
+    }
+}
+
+const CONFIG: &str = "gateway.toml";

@@ -1,0 +1,404 @@
+//! Answers one request: identity endpoints, then route, token, behaviour, answer.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::CONTENT_TYPE;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use super::answer::{Events, Heading};
+use super::behaviour::{Behaviour, Fault};
+use super::body::{Body, Broken, End, Half, Reset, Stream};
+use super::call::{Api, Call, Route, steering};
+use super::fixed::Fixed;
+use super::identity::{Endpoint, Identity};
+use super::ledger::{Entry, Ledger};
+use super::record::{Recorded, Recorder};
+use super::refusal::Refusal;
+use super::{Options, chat, completions, embeddings, responses};
+
+/// Everything that the connections of one simulator share.
+#[derive(Debug)]
+pub(crate) struct Azure {
+    pub(crate) identity: Identity,
+    pub(crate) ledger: Ledger,
+    pub(crate) calls: Recorder,
+    pub(crate) identity_calls: Recorder,
+    pub(crate) behaviours: Mutex<Behaviours>,
+    check_tokens: bool,
+    fixed: Option<Fixed>,
+    answers: AtomicU64,
+}
+
+/// Who behaves how.
+#[derive(Debug, Default)]
+pub(crate) struct Behaviours {
+    pub(crate) default: Behaviour,
+    pub(crate) by_deployment: HashMap<String, Behaviour>,
+    /// The next calls, before anything else; one each.
+    pub(crate) next: std::collections::VecDeque<Behaviour>,
+}
+
+/// What is known of a request's connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Connection {
+    pub(crate) number: u64,
+    pub(crate) reset: Reset,
+}
+
+impl Azure {
+    pub(crate) fn new(options: &Options) -> Self {
+        Self {
+            identity: Identity::new(options.token_lifetime),
+            ledger: Ledger::default(),
+            calls: Recorder::new(options.recorded),
+            identity_calls: Recorder::new(options.recorded),
+            behaviours: Mutex::new(Behaviours {
+                default: options.behaviour.clone(),
+                ..Behaviours::default()
+            }),
+            check_tokens: options.check_tokens,
+            fixed: options.fixed_answers.then(|| Fixed::new(&options.behaviour)),
+            answers: AtomicU64::new(0),
+        }
+    }
+
+    /// Answers a request.
+    ///
+    /// # Errors
+    /// When the connection shall end without an answer.
+    pub(crate) async fn answer(
+        &self,
+        connection: Connection,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Broken> {
+        let (parts, body) = request.into_parts();
+        let (body, complete) = read(body).await;
+        let endpoint = Endpoint::of(&parts.method, parts.uri.path());
+        let recorder = if endpoint.is_some() { &self.identity_calls } else { &self.calls };
+        if recorder.is_on() {
+            recorder.push(Recorded {
+                method: parts.method.clone(),
+                target: parts.uri.to_string(),
+                headers: parts.headers.clone(),
+                body: body.clone(),
+                complete,
+                connection: connection.number,
+            });
+        }
+        if !complete {
+            return Err(Broken);
+        }
+        if let Some(endpoint) = endpoint {
+            return Ok(self.identity.answer(endpoint, &parts, &body).await.map(Body::from));
+        }
+        match self.call(&connection, &parts, &body).await {
+            Ok(response) => Ok(response),
+            Err(Stopped::Refused(refusal)) => {
+                let mut response = refusal.into_response().map(Body::from);
+                self.add_headers(response.headers_mut());
+                Ok(response)
+            }
+            Err(Stopped::Broken(broken)) => Err(broken),
+        }
+    }
+
+    async fn call(
+        &self,
+        connection: &Connection,
+        parts: &Parts,
+        body: &Bytes,
+    ) -> Result<Response<Body>, Stopped> {
+        let route = Route::of(parts.uri.path(), parts.uri.query()).ok_or_else(Refusal::unknown_route)?;
+        if parts.method != http::Method::POST {
+            return Err(Refusal::unknown_route().into());
+        }
+        if self.check_tokens {
+            self.authorize(parts)?;
+        }
+        if let Some(answer) = self.fixed.as_ref().and_then(|fixed| fixed.answer(route.api, body)) {
+            return Ok(self.fixed_answer(&route, answer));
+        }
+        let body: Value = serde_json::from_slice(body).map_err(|problem| Refusal::not_json(&problem))?;
+        let deployment = match route.deployment {
+            Some(deployment) => deployment,
+            None => body
+                .get("model")
+                .and_then(Value::as_str)
+                .map(str::to_owned)
+                .ok_or_else(|| Refusal::invalid("model", None, "you must provide a model parameter"))?,
+        };
+        let behaviour = self.behaviour(&deployment, route.api, &body)?;
+        let call = Call::read(route.api, body, &behaviour)?;
+        self.serve(connection, &deployment, call, behaviour).await
+    }
+
+    async fn serve(
+        &self,
+        connection: &Connection,
+        deployment: &str,
+        call: Call,
+        behaviour: Behaviour,
+    ) -> Result<Response<Body>, Stopped> {
+        if let Some(refusal) = refusal(&behaviour, call.api) {
+            return Err(refusal.into());
+        }
+        let mut entry = self.ledger.account(deployment).open(call.prompt_tokens);
+        tokio::time::sleep(behaviour.first_byte_delay).await;
+        match behaviour.fault {
+            Some(Fault::ContentFilter) => {
+                entry.finish();
+                return Err(Refusal::content_filter().into());
+            }
+            Some(Fault::Reset { after_chunks: 0 }) => {
+                connection.reset.demand();
+                return Err(Stopped::Broken(Broken));
+            }
+            _ => {}
+        }
+        let heading = Heading::new(self.unique(), &call, &behaviour);
+        let body = if call.stream {
+            Body::Stream(Box::new(Stream::new(
+                events(&call, &heading),
+                entry,
+                &behaviour,
+                connection.reset.clone(),
+            )))
+        } else {
+            generate(&call, &behaviour, &entry).await;
+            whole(&call, &heading, &behaviour, entry, connection)?
+        };
+        let mut response = Response::new(body);
+        let kind = if call.stream { "text/event-stream; charset=utf-8" } else { "application/json" };
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        self.add_headers(response.headers_mut());
+        if let Ok(name) = HeaderValue::from_str(deployment) {
+            response.headers_mut().insert("x-ms-deployment-name", name);
+        }
+        Ok(response)
+    }
+
+    fn authorize(&self, parts: &Parts) -> Result<(), Refusal> {
+        let query = parts.uri.query().unwrap_or_default();
+        let key_in_query = form_urlencoded::parse(query.as_bytes()).any(|(key, _)| KEYS.contains(&&*key));
+        if key_in_query || KEYS.iter().any(|key| parts.headers.contains_key(*key)) {
+            return Err(Refusal::unauthorized(
+                "Access denied due to invalid subscription key or wrong API endpoint. Make sure to provide a valid key for an active subscription and use a correct regional API endpoint for your resource.",
+            ));
+        }
+        if self.identity.knows(&parts.headers) {
+            return Ok(());
+        }
+        Err(Refusal::unauthorized(
+            "Unauthorized. Access token is missing, invalid, audience is incorrect (https://cognitiveservices.azure.com), or have expired.",
+        ))
+    }
+
+    fn behaviour(&self, deployment: &str, api: Api, body: &Value) -> Result<Behaviour, Refusal> {
+        let behaviour = {
+            let mut behaviours = self.behaviours.lock();
+            let set = |behaviours: &Behaviours| {
+                behaviours.by_deployment.get(deployment).unwrap_or(&behaviours.default).clone()
+            };
+            behaviours.next.pop_front().unwrap_or_else(|| set(&behaviours))
+        };
+        steering(api, body).try_fold(behaviour, |behaviour, text| {
+            behaviour.steered_by(text).map_err(|problem| {
+                Refusal::invalid(
+                    "user",
+                    Some("simulator"),
+                    format!("the sim: instruction is wrong: {problem}"),
+                )
+            })
+        })
+    }
+
+    fn fixed_answer(&self, route: &Route, (bytes, input, output): (Bytes, u64, u64)) -> Response<Body> {
+        let mut entry = self.ledger.account(route.deployment.as_deref().unwrap_or("v1")).open(input);
+        entry.generated(output);
+        entry.finish();
+        let mut response = Response::new(Body::from(bytes));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        self.add_headers(response.headers_mut());
+        response
+    }
+
+    fn add_headers(&self, headers: &mut HeaderMap) {
+        let id = self.unique();
+        if let Ok(id) = HeaderValue::from_str(&as_uuid(&id)) {
+            headers.insert("apim-request-id", id.clone());
+            headers.insert("x-request-id", id);
+        }
+        for (name, value) in HEADERS {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        let used = self.answers.load(Ordering::Relaxed) % LIMIT_REQUESTS;
+        headers.insert("x-ratelimit-remaining-requests", HeaderValue::from(LIMIT_REQUESTS - used));
+        headers.insert("x-ratelimit-remaining-tokens", HeaderValue::from(LIMIT_TOKENS - used * 100));
+    }
+
+    /// 32 hexadecimal digits that look like nothing and repeat never: a permutation of a counter (`SplitMix64`).
+    fn unique(&self) -> String {
+        let seed =
+            self.answers.fetch_add(1, Ordering::Relaxed).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = |mut z: u64| {
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ (z >> 31)
+        };
+        format!("{:016x}{:016x}", mixed(seed), mixed(!seed))
+    }
+}
+
+/// Why a call is not answered as asked.
+enum Stopped {
+    Refused(Refusal),
+    Broken(Broken),
+}
+
+impl From<Refusal> for Stopped {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        Self::Whole(Some(bytes))
+    }
+}
+
+/// The body, and whether it came whole.
+async fn read(mut body: Incoming) -> (Bytes, bool) {
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else { return ([first, rest.freeze()].concat().into(), false) };
+        let Ok(data) = frame.into_data() else { continue };
+        // Most bodies are one frame, and need no copy.
+        if first.is_empty() {
+            first = data;
+        } else {
+            rest.extend_from_slice(&data);
+        }
+        if first.len() + rest.len() > MAX_BODY_BYTES {
+            return (first, false);
+        }
+    }
+    let whole = if rest.is_empty() { first } else { [first, rest.freeze()].concat().into() };
+    (whole, true)
+}
+
+fn refusal(behaviour: &Behaviour, api: Api) -> Option<Refusal> {
+    match behaviour.fault? {
+        Fault::RateLimited { retry_after_ms } => {
+            Some(Refusal::rate_limited(api, Duration::from_millis(retry_after_ms)))
+        }
+        Fault::DeploymentNotFound => Some(Refusal::unknown_deployment()),
+        Fault::ServerError => Some(Refusal::broken(StatusCode::INTERNAL_SERVER_ERROR)),
+        Fault::Unavailable => Some(Refusal::broken(StatusCode::SERVICE_UNAVAILABLE)),
+        Fault::ContentFilter
+        | Fault::Reset { .. }
+        | Fault::Truncated { .. }
+        | Fault::Stall { .. }
+        | Fault::StreamError { .. } => None,
+    }
+}
+
+fn events(call: &Call, heading: &Heading) -> Events {
+    match call.api {
+        Api::Chat => chat::events(call, heading),
+        Api::Completions => completions::events(call, heading),
+        Api::Responses => responses::events(call, heading),
+        // Never streamed, see `Call::read`.
+        Api::Embeddings => Events::new(std::iter::empty()),
+    }
+}
+
+/// Takes as long as the answer's stream would, and counts its tokens meanwhile.
+async fn generate(call: &Call, behaviour: &Behaviour, entry: &Entry) {
+    let each = call.reasoning + call.said;
+    if behaviour.chunk_delay.is_zero() {
+        entry.generated(each * call.candidates);
+        return;
+    }
+    let step = behaviour.chunk_tokens.max(1);
+    let mut done = 0;
+    while done < each {
+        tokio::time::sleep(behaviour.chunk_delay).await;
+        let now = step.min(each - done);
+        entry.generated(now * call.candidates);
+        done += now;
+    }
+}
+
+fn whole(
+    call: &Call,
+    heading: &Heading,
+    behaviour: &Behaviour,
+    mut entry: Entry,
+    connection: &Connection,
+) -> Result<Body, Stopped> {
+    let bytes = Bytes::from(answer(call, heading).to_string());
+    let end = match behaviour.fault {
+        Some(Fault::Reset { .. }) => End::Reset(connection.reset.clone()),
+        Some(Fault::Truncated { .. }) => End::Closed,
+        Some(Fault::Stall { .. }) => End::Never,
+        Some(Fault::StreamError { .. }) => {
+            return Err(Refusal::broken(StatusCode::INTERNAL_SERVER_ERROR).into());
+        }
+        _ => {
+            entry.finish();
+            return Ok(Body::from(bytes));
+        }
+    };
+    Ok(Body::Half(Box::new(Half {
+        promised: bytes.len() as u64,
+        bytes: bytes.slice(..bytes.len() / 2),
+        end,
+        flushed: false,
+        _entry: entry,
+    })))
+}
+
+/// The answer in one piece.
+pub(crate) fn answer(call: &Call, heading: &Heading) -> Value {
+    match call.api {
+        Api::Chat => chat::whole(call, heading),
+        Api::Completions => completions::whole(call, heading),
+        Api::Embeddings => embeddings::whole(call, heading),
+        Api::Responses => responses::whole(call, heading),
+    }
+}
+
+fn as_uuid(digits: &str) -> String {
+    let mut text = String::with_capacity(36);
+    for (at, digit) in digits.chars().enumerate() {
+        if matches!(at, 8 | 12 | 16 | 20) {
+            text.push('-');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// What callers' keys come in; Azure must never see one.
+const KEYS: [&str; 3] = ["api-key", "ocp-apim-subscription-key", "subscription-key"];
+const MAX_BODY_BYTES: usize = 64 << 20;
+const LIMIT_REQUESTS: u64 = 10_000;
+const LIMIT_TOKENS: u64 = 1_000_000;
+const HEADERS: [(&str, &str); 6] = [
+    ("x-ms-region", "East US 2"),
+    ("x-ratelimit-limit-requests", "10000"),
+    ("x-ratelimit-limit-tokens", "1000000"),
+    ("x-ms-rai-invoked", "true"),
+    ("x-content-type-options", "nosniff"),
+    ("strict-transport-security", "max-age=31536000; includeSubDomains; preload"),
+];
