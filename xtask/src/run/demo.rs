@@ -45,7 +45,7 @@ pub(super) fn run(built: &Executables, port: u16, admin_port: u16) -> Result<Exi
         .arg(stage.config())
         // The managed identity of an App Service, whose endpoint the simulator plays.
         .env("IDENTITY_ENDPOINT", format!("http://{azure}/msi/token"))
-        .env("IDENTITY_HEADER", "simulated");
+        .env("IDENTITY_HEADER", "simulated-identity-header");
     let mut gateway = Service::start("gateway", &mut command, Output::Stderr)?;
     let addresses = match gateway.listening(&interrupt, gateway_addresses)? {
         Start::Listening(addresses) => addresses,
