@@ -34,7 +34,8 @@ fn drive(context: &Context, suite: &str) -> Result<Outcome> {
             .command(python)
             .args(["tests/sdk/run.py", suite])
             .env("AOAI_GATEWAY_BIN", built.path("aoai-gateway")?)
-            .env("AOAI_SIMULATOR_BIN", built.path("aoai-simulator")?),
+            .env("AOAI_SIMULATOR_BIN", built.path("aoai-simulator")?)
+            .env("AOAI_CERTIFICATE_BIN", built.path("throwaway-certificate")?),
     )?;
     Ok(Outcome::Passed)
 }
