@@ -12,6 +12,13 @@ use crate::workspace::Executables;
 
 const TENANT: &str = "demo";
 
+// Slow enough to be seen coming, quick enough to wait for: an answer takes a second and a half.
+const ANSWER_TOKENS: &str = "30";
+const CHUNK_DELAY_MS: &str = "50";
+
+/// What the simulator wants to see from whoever asks it for a token.
+const IDENTITY_HEADER: &str = "simulated-identity-header";
+
 /// The folder with everything the demo keeps on disk, gone when this is dropped.
 struct Stage(TempDir);
 
@@ -29,8 +36,8 @@ pub(super) fn run(built: &Executables, port: u16, admin_port: u16) -> Result<Exi
 
     // Dropped in reverse order: the gateway drains while its Azure is still there, then the files go.
     let mut command = Command::new(built.path("aoai-simulator")?);
-    let mut simulator =
-        Service::start("simulator", command.args(["--listen", "127.0.0.1:0"]), Output::Stdout)?;
+    command.args(["--listen", "127.0.0.1:0", "--tokens", ANSWER_TOKENS, "--chunk-delay-ms", CHUNK_DELAY_MS]);
+    let mut simulator = Service::start("simulator", &mut command, Output::Stdout)?;
     let azure = match simulator.listening(&interrupt, simulator_address)? {
         Start::Listening(address) => address,
         Start::Ended(status) => return Ok(ended_early(&simulator, status)),
@@ -45,7 +52,7 @@ pub(super) fn run(built: &Executables, port: u16, admin_port: u16) -> Result<Exi
         .arg(stage.config())
         // The managed identity of an App Service, whose endpoint the simulator plays.
         .env("IDENTITY_ENDPOINT", format!("http://{azure}/msi/token"))
-        .env("IDENTITY_HEADER", "simulated-identity-header");
+        .env("IDENTITY_HEADER", IDENTITY_HEADER);
     let mut gateway = Service::start("gateway", &mut command, Output::Stderr)?;
     let addresses = match gateway.listening(&interrupt, gateway_addresses)? {
         Start::Listening(addresses) => addresses,
