@@ -1,19 +1,55 @@
-//! Development tasks.
+//! Development tasks, one file each: `cargo xtask run`, `test`, `bench`, `ebpf`.
+//!
+//! What a developer types is what CI runs, so the two cannot differ.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool speaks to its terminal")]
 
-use anyhow::Result;
-use clap::Parser;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
 
 mod bench;
+mod run;
+mod test;
+mod workspace;
 
+/// Development tasks of aoai-gateway.
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask", about = "Development tasks")]
+#[command(name = "xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
 enum Task {
-    /// Compare the gateway with nginx as a plain TLS reverse proxy
+    /// Start the gateway: with a simulated Azure and a demo tenant, or against a real one with --config
+    Run(run::Args),
+    /// Run everything that must pass, and say at the end what did
+    Test(test::Args),
+    /// Measure the gateway beside nginx as a plain TLS reverse proxy, on the same core, in the same run
     Bench(bench::BenchArgs),
 }
 
-fn main() -> Result<()> {
-    match Task::parse() {
-        Task::Bench(args) => bench::run(&args),
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().task {
+        Task::Run(args) => run::run(&args),
+        Task::Test(args) => test::run(&args),
+        Task::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
     }
 }

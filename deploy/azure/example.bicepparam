@@ -1,0 +1,18 @@
+using 'main.bicep'
+
+param name = 'aoaigw'
+param environment = 'dev'
+param costCenter = '0000'
+param owner = 'platform@example.com'
+param deployments = [
+  {
+    name: 'chat'
+    model: 'gpt-4o-mini'
+    version: '2024-07-18'
+    sku: 'GlobalStandard'
+    capacity: 50
+  }
+]
+param clusterIssuer = 'https://REPLACE-ME.oic.prod-aks.azure.com/TENANT/CLUSTER/'
+param monthlyBudgetDollars = 1500
+param alertEmails = ['platform@example.com']
