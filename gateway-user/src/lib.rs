@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod meter;
 pub mod names;
 pub mod tokens;
 pub mod units;
