@@ -138,10 +138,7 @@ impl StreamMeter {
         } else if self.line.len() + bytes.len() <= LONGEST_LINE {
             self.line.extend_from_slice(bytes);
         } else {
-            let mut scanner = match self.api {
-                Api::Responses => UsageScanner::in_response(),
-                Api::ChatCompletions | Api::Completions | Api::Embeddings => UsageScanner::new(),
-            };
+            let mut scanner = UsageScanner::new();
             let mut start = Vec::new();
             std::mem::swap(&mut start, &mut self.line);
             // The line may be so short so far that its field name is not whole yet; then the rest follows at once.

@@ -22,7 +22,7 @@ impl Encoding {
     #[must_use]
     pub fn of(model: &ModelName) -> Self {
         // In order: GPT-4's name begins those of its successors.
-        const BY_PREFIX: [(&str, Encoding); 10] = [
+        const BY_PREFIX: [(&str, Encoding); 8] = [
             ("gpt-4o", Encoding::O200k),
             ("gpt-4.", Encoding::O200k),
             ("gpt-4", Encoding::Cl100k),
@@ -31,8 +31,6 @@ impl Encoding {
             ("text-embedding-", Encoding::Cl100k),
             ("davinci-002", Encoding::Cl100k),
             ("babbage-002", Encoding::Cl100k),
-            ("ft:gpt-4o", Encoding::O200k),
-            ("ft:gpt-4", Encoding::Cl100k),
         ];
         BY_PREFIX
             .iter()

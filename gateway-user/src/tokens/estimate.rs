@@ -72,8 +72,8 @@ fn chat(count: &mut Count, request: &RawValue) {
         "messages" => messages::conversation(count, value),
         "tools" | "functions" => tools::tools(count, value),
         "response_format" => tools::format(count, value),
-        // Azure's "on your data": retrieved documents join the prompt.
-        "data_sources" | "dataSources" => refer(count, value),
+        // What upstream finds joins the prompt: on the web, or by Azure's "on your data".
+        "web_search_options" | "data_sources" | "dataSources" => refer(count, value),
         _ => {}
     });
 }

@@ -134,7 +134,7 @@ impl Limit {
 }
 
 /// In order: a name that begins another comes after it.
-const RULES: [(&str, ImageRule); 28] = [
+const RULES: [(&str, ImageRule); 26] = [
     ("gpt-4o-mini", ImageRule::Tiles { base: 2833, tile: 5667 }),
     ("gpt-4.1-mini", ImageRule::small(162)),
     ("gpt-4.1-nano", ImageRule::small(246)),
@@ -160,8 +160,6 @@ const RULES: [(&str, ImageRule); 28] = [
     ("gpt-5.5", ImageRule::GPT_5_5),
     ("gpt-5.", ImageRule::GPT_5_6),
     ("gpt-5", ImageRule::GPT_5),
-    ("ft:gpt-4o-mini", ImageRule::Tiles { base: 2833, tile: 5667 }),
-    ("ft:gpt-4", ImageRule::GPT_4O),
     ("gpt-oss", ImageRule::GPT_4O),
 ];
 
