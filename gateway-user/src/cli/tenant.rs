@@ -121,12 +121,7 @@ pub(super) fn run(args: TenantArgs, out: &mut impl Write) -> Result<(), Failure>
     }
 }
 
-fn add(
-    file: &TenantsFile,
-    name: TenantName,
-    tier: TierName,
-    out: &mut impl Write,
-) -> Result<(), Failure> {
+fn add(file: &TenantsFile, name: TenantName, tier: TierName, out: &mut impl Write) -> Result<(), Failure> {
     let (primary, secondary) = (SubscriptionKey::generate()?, SubscriptionKey::generate()?);
     let tenant = Tenant {
         name,
@@ -144,12 +139,7 @@ fn add(
     Ok(writeln!(out, "secondary: {}", secondary.reveal())?)
 }
 
-fn rotate(
-    file: &TenantsFile,
-    name: &TenantName,
-    slot: KeySlot,
-    out: &mut impl Write,
-) -> Result<(), Failure> {
+fn rotate(file: &TenantsFile, name: &TenantName, slot: KeySlot, out: &mut impl Write) -> Result<(), Failure> {
     let key = SubscriptionKey::generate()?;
     file.rotate(name, slot, key.hash(), now())?;
     writeln!(out, "tenant `{name}` has a new {slot} key; the old one is refused from now on")?;
@@ -178,12 +168,7 @@ fn list(file: &TenantsFile, format: Format, out: &mut impl Write) -> Result<(), 
     }
 }
 
-fn show(
-    file: &TenantsFile,
-    name: &TenantName,
-    format: Format,
-    out: &mut impl Write,
-) -> Result<(), Failure> {
+fn show(file: &TenantsFile, name: &TenantName, format: Format, out: &mut impl Write) -> Result<(), Failure> {
     let tenant = file.find(name)?;
     match format {
         Format::Table => {
