@@ -32,7 +32,7 @@ pub enum TenantCommand {
         /// The tenant
         #[arg(value_parser = TenantName::new)]
         name: TenantName,
-        /// The limits it gets: one of [tiers]
+        /// The limits it gets: a tier of the configuration
         #[arg(long, default_value = "default", value_parser = TierName::new)]
         tier: TierName,
     },
