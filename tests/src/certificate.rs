@@ -53,17 +53,18 @@ impl Authority {
         &self.private_key
     }
 
-    /// What a server accepts TLS with.
+    /// What a server accepts TLS with; `protocols` are chosen from by ALPN, in order of preference.
     ///
     /// # Errors
     /// When the certificate is none, which would be a bug.
-    pub fn acceptor(&self) -> anyhow::Result<TlsAcceptor> {
+    pub fn acceptor(&self, protocols: &[&[u8]]) -> anyhow::Result<TlsAcceptor> {
         let chain = vec![CertificateDer::from_pem_slice(self.certificate.as_bytes())?];
         let key = PrivateKeyDer::from_pem_slice(self.private_key.as_bytes())?;
-        let config = rustls::ServerConfig::builder_with_provider(provider())
+        let mut config = rustls::ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_single_cert(chain, key)?;
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         Ok(TlsAcceptor::from(Arc::new(config)))
     }
 

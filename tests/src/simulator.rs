@@ -23,6 +23,7 @@ mod fixed;
 mod identity;
 mod ledger;
 mod listen;
+mod model;
 mod prompt;
 mod record;
 mod refusal;
@@ -95,7 +96,7 @@ impl Simulator {
         let plain = Door::open(options.listen)?;
         let tls = if options.tls {
             let authority = Authority::new()?;
-            let acceptor = authority.acceptor()?;
+            let acceptor = authority.acceptor(&[b"http/1.1"])?;
             let door = Door::open(SocketAddr::new(plain.address.ip(), 0))?;
             Some((door, acceptor, authority))
         } else {
@@ -157,10 +158,16 @@ impl Simulator {
         self.tls_address.map(|address| format!("https://localhost:{}", address.port()))
     }
 
-    /// The certificate authority of the TLS listener in PEM, for `SSL_CERT_FILE`, where TLS was asked for.
+    /// Where it listens for TLS, where that was asked for.
     #[must_use]
-    pub fn authority_pem(&self) -> Option<&str> {
-        self.authority.as_ref().map(Authority::pem)
+    pub const fn tls_address(&self) -> Option<SocketAddr> {
+        self.tls_address
+    }
+
+    /// The certificate authority of the TLS listener, where that was asked for; its PEM is for `SSL_CERT_FILE`.
+    #[must_use]
+    pub const fn authority(&self) -> Option<&Authority> {
+        self.authority.as_ref()
     }
 
     /// Sets how calls are answered that nothing else is said about.

@@ -1,7 +1,12 @@
 //! The identity endpoints, asked by Azure's own library, and by hand where it cannot be pointed at loopback.
 //!
 //! The library takes its endpoints from the environment of the process, so it is asked in a child process of this test.
-#![expect(clippy::unwrap_used, reason = "tests unwrap, and so do their helpers")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "tests unwrap, and so do their helpers; the child prints to its parent"
+)]
 
 use std::process::Command;
 use std::time::Duration;
@@ -80,7 +85,7 @@ fn a_workload_identity_gets_a_token_from_entra_over_tls() {
     let azure = Simulator::start(Options { tls: true, ..Options::default() }).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let (roots, assertion) = (directory.path().join("ca.pem"), directory.path().join("assertion"));
-    std::fs::write(&roots, azure.authority_pem().unwrap()).unwrap();
+    std::fs::write(&roots, azure.authority().unwrap().pem()).unwrap();
     std::fs::write(&assertion, "a.b.c").unwrap();
     let host = azure.authority_host().unwrap();
     let environment = [

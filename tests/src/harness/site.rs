@@ -57,11 +57,11 @@ impl Site {
     /// # Errors
     /// When the simulator has no TLS listener, or the files cannot be written.
     pub fn use_workload_identity(&mut self, simulator: &Simulator) -> anyhow::Result<()> {
-        let (Some(host), Some(pem)) = (simulator.authority_host(), simulator.authority_pem()) else {
+        let (Some(host), Some(authority)) = (simulator.authority_host(), simulator.authority()) else {
             anyhow::bail!("Entra is asked over TLS only: start the simulator with `tls: true`");
         };
         let (roots, token) = (self.path().join("entra.crt"), self.path().join("federated-token"));
-        fs::write(&roots, pem)?;
+        fs::write(&roots, authority.pem())?;
         fs::write(&token, "a.service.account")?;
         self.environment = BTreeMap::from([
             ("AZURE_AUTHORITY_HOST", host.into()),
@@ -111,13 +111,13 @@ impl Site {
         Ok(())
     }
 
-    /// One of the gateway's commands, ready to run in the directory; `--config` is added.
+    /// One of the gateway's commands, ready to run in the directory and with its configuration.
     ///
     /// # Errors
     /// When the binary does not build.
     pub fn command(&self, arguments: &[&str]) -> anyhow::Result<Command> {
         let mut command = Command::new(binary::gateway()?);
-        command.args(arguments).args(["--config", CONFIG]).current_dir(self.path()).stdin(Stdio::null());
+        command.args(arguments).current_dir(self.path()).stdin(Stdio::null());
         // What is set around the test must not reach it.
         for (name, _) in std::env::vars_os() {
             let name_text = name.to_string_lossy();
@@ -128,7 +128,7 @@ impl Site {
                 command.env_remove(&name);
             }
         }
-        command.envs(&self.environment);
+        command.env("AOAI_GATEWAY_CONFIG", self.path().join(CONFIG)).envs(&self.environment);
         Ok(command)
     }
 
@@ -149,15 +149,24 @@ impl Site {
         if let Some(tier) = tier {
             arguments.extend(["--tier", tier]);
         }
-        let output = self.run(&arguments)?;
-        let printed = String::from_utf8_lossy(&output.stdout);
+        let printed = self.printed(&arguments)?;
+        Ok(Keys { primary: key(&printed, "primary")?, secondary: key(&printed, "secondary")? })
+    }
+
+    /// Replaces one of a tenant's keys, `primary` or `secondary`, and gives the new one.
+    ///
+    /// # Errors
+    /// When the command fails or prints no key.
+    pub fn rotate_key(&self, tenant: &str, slot: &str) -> anyhow::Result<String> {
+        key(&self.printed(&["tenant", "rotate", tenant, "--slot", slot])?, slot)
+    }
+
+    /// Runs a command that must succeed, and gives what it printed.
+    fn printed(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let output = self.run(arguments)?;
         let said = String::from_utf8_lossy(&output.stderr);
-        anyhow::ensure!(output.status.success(), "tenant add {name}: {}: {said}", output.status);
-        let key = |slot: &str| {
-            let line = printed.lines().rev().find_map(|line| line.trim().strip_prefix(slot));
-            line.map(|key| key.trim().to_owned()).with_context(|| format!("tenant add printed no {slot} key"))
-        };
-        Ok(Keys { primary: key("primary:")?, secondary: key("secondary:")? })
+        anyhow::ensure!(output.status.success(), "{arguments:?}: {}: {said}", output.status);
+        Ok(String::from_utf8(output.stdout)?)
     }
 
     /// Starts the gateway and waits until it listens.
@@ -167,6 +176,11 @@ impl Site {
     pub fn start(self) -> anyhow::Result<Gateway> {
         Gateway::start(self)
     }
+}
+
+fn key(printed: &str, slot: &str) -> anyhow::Result<String> {
+    let keys = printed.lines().rev().filter_map(|line| line.trim().strip_prefix(slot)?.strip_prefix(':'));
+    keys.map(|key| key.trim().to_owned()).next().with_context(|| format!("no {slot} key was printed"))
 }
 
 const CONFIG: &str = "gateway.toml";

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::answer::Heading;
 use super::behaviour::Behaviour;
 use super::call::{Api, Call};
-use super::service::answer;
+use super::model::answer;
 
 /// One answer for each API.
 #[derive(Debug)]

@@ -13,16 +13,17 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::answer::{Events, Heading};
+use super::Options;
+use super::answer::Heading;
 use super::behaviour::{Behaviour, Fault};
-use super::body::{Body, Broken, End, Half, Reset, Stream};
+use super::body::{Body, Broken, Reset, Stream};
 use super::call::{Api, Call, Route, steering};
 use super::fixed::Fixed;
 use super::identity::{Endpoint, Identity};
-use super::ledger::{Entry, Ledger};
+use super::ledger::Ledger;
+use super::model::{events, generate, whole};
 use super::record::{Recorded, Recorder};
 use super::refusal::Refusal;
-use super::{Options, chat, completions, embeddings, responses};
 
 /// Everything that the connections of one simulator share.
 #[derive(Debug)]
@@ -173,7 +174,7 @@ impl Azure {
             )))
         } else {
             generate(&call, &behaviour, &entry).await;
-            whole(&call, &heading, &behaviour, entry, connection)?
+            whole(&call, &heading, &behaviour, entry, &connection.reset)?
         };
         let mut response = Response::new(body);
         let kind = if call.stream { "text/event-stream; charset=utf-8" } else { "application/json" };
@@ -309,72 +310,6 @@ fn refusal(behaviour: &Behaviour, api: Api) -> Option<Refusal> {
         | Fault::Truncated { .. }
         | Fault::Stall { .. }
         | Fault::StreamError { .. } => None,
-    }
-}
-
-fn events(call: &Call, heading: &Heading) -> Events {
-    match call.api {
-        Api::Chat => chat::events(call, heading),
-        Api::Completions => completions::events(call, heading),
-        Api::Responses => responses::events(call, heading),
-        // Never streamed, see `Call::read`.
-        Api::Embeddings => Events::new(std::iter::empty()),
-    }
-}
-
-/// Takes as long as the answer's stream would, and counts its tokens meanwhile.
-async fn generate(call: &Call, behaviour: &Behaviour, entry: &Entry) {
-    let each = call.reasoning + call.said;
-    if behaviour.chunk_delay.is_zero() {
-        entry.generated(each * call.candidates);
-        return;
-    }
-    let step = behaviour.chunk_tokens.max(1);
-    let mut done = 0;
-    while done < each {
-        tokio::time::sleep(behaviour.chunk_delay).await;
-        let now = step.min(each - done);
-        entry.generated(now * call.candidates);
-        done += now;
-    }
-}
-
-fn whole(
-    call: &Call,
-    heading: &Heading,
-    behaviour: &Behaviour,
-    mut entry: Entry,
-    connection: &Connection,
-) -> Result<Body, Stopped> {
-    let bytes = Bytes::from(answer(call, heading).to_string());
-    let end = match behaviour.fault {
-        Some(Fault::Reset { .. }) => End::Reset(connection.reset.clone()),
-        Some(Fault::Truncated { .. }) => End::Closed,
-        Some(Fault::Stall { .. }) => End::Never,
-        Some(Fault::StreamError { .. }) => {
-            return Err(Refusal::broken(StatusCode::INTERNAL_SERVER_ERROR).into());
-        }
-        _ => {
-            entry.finish();
-            return Ok(Body::from(bytes));
-        }
-    };
-    Ok(Body::Half(Box::new(Half {
-        promised: bytes.len() as u64,
-        bytes: bytes.slice(..bytes.len() / 2),
-        end,
-        flushed: false,
-        _entry: entry,
-    })))
-}
-
-/// The answer in one piece.
-pub(crate) fn answer(call: &Call, heading: &Heading) -> Value {
-    match call.api {
-        Api::Chat => chat::whole(call, heading),
-        Api::Completions => completions::whole(call, heading),
-        Api::Embeddings => embeddings::whole(call, heading),
-        Api::Responses => responses::whole(call, heading),
     }
 }
 
