@@ -26,6 +26,11 @@ const STEPS: &[Step] = &[
     Step { name: "end-to-end", about: "the gateway's wire and kernel tests", run: rust::end_to_end },
     Step { name: "sdk-python", about: "the official Python SDK as a client", run: sdk::python },
     Step { name: "sdk-node", about: "the official Node SDK as a client", run: sdk::node },
+    Step {
+        name: "demo",
+        about: "`cargo xtask run`, its pasted lines, and what it leaves behind",
+        run: sdk::demo,
+    },
     Step { name: "rules", about: "Prometheus rules against their tests", run: deploy::rules },
     Step {
         name: "manifests",
@@ -174,10 +179,19 @@ fn summarise(reports: &[Report], must_run: bool) -> ExitCode {
 
 /// Runs a command to its end, its output going straight to the terminal.
 fn pass(command: &mut Command) -> Result<()> {
-    let shown = command.get_program().to_string_lossy().into_owned();
+    let shown = shown(command);
     let status = command.status().with_context(|| format!("cannot start {shown}"))?;
     ensure!(status.success(), "{shown} ended with {status}");
     Ok(())
+}
+
+/// A command as a person would name it: the program without its folder, and what it was told to do.
+fn shown(command: &Command) -> String {
+    let program = PathBuf::from(command.get_program());
+    let name = program.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let task =
+        command.get_args().map(|argument| argument.to_string_lossy()).find(|word| !word.starts_with('-'));
+    task.map_or_else(|| name.clone(), |task| format!("{name} {task}"))
 }
 
 /// The executable that a shell would find under `name`.
@@ -212,6 +226,13 @@ mod tests {
         let reports = [skipped, passed];
         assert_eq!(summarise(&reports, false), ExitCode::SUCCESS);
         assert_eq!(summarise(&reports, true), ExitCode::FAILURE);
+    }
+
+    #[test]
+    fn a_command_is_named_by_its_program_and_its_task() {
+        let mut command = Command::new("/usr/lib/cargo");
+        assert_eq!(shown(command.args(["--quiet", "clippy", "--locked"])), "cargo clippy");
+        assert_eq!(shown(&Command::new("node")), "node");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 
 use super::{Context, Outcome, pass};
+use crate::workspace::{Executables, Profile};
 
 pub(super) fn rules(context: &Context) -> Result<Outcome> {
     let Some(promtool) = context.tool("promtool") else {
@@ -35,7 +36,26 @@ pub(super) fn manifests(context: &Context) -> Result<Outcome> {
     let file = context.root.join("target/manifests.yaml");
     std::fs::write(&file, rendered.stdout).with_context(|| file.display().to_string())?;
     pass(context.command(python).arg("deploy/check.py").arg(file))?;
+    configuration(context)?;
     Ok(Outcome::Passed)
+}
+
+/// Has the gateway itself check the cluster's configuration, with the pod's paths led to a folder here.
+fn configuration(context: &Context) -> Result<()> {
+    let built = Executables::build(&context.root, &["gateway-user", "gateway-tests"], Profile::Dev)?;
+    let folder = tempfile::tempdir().context("a temporary folder")?;
+    let here = folder.path().to_str().context("a temporary folder with an unusual name")?;
+    pass(context.command(built.path("throwaway-certificate")?).arg(here))?;
+    std::fs::write(folder.path().join("tenants.toml"), "").context("tenants.toml")?;
+    let mut text = std::fs::read_to_string(context.root.join("deploy/kubernetes/gateway.toml"))
+        .context("deploy/kubernetes/gateway.toml")?;
+    for path in ["/etc/aoai-gateway-tls", "/etc/aoai-gateway-tenants", "/var/lib/aoai-gateway"] {
+        ensure!(text.contains(path), "deploy/kubernetes/gateway.toml does not name {path}");
+        text = text.replace(path, here);
+    }
+    let config = folder.path().join("gateway.toml");
+    std::fs::write(&config, text).context("gateway.toml")?;
+    pass(context.command(built.path("aoai-gateway")?).args(["check", "--config"]).arg(config))
 }
 
 /// Checks every crate in the lock file against deny.toml. Advisories need the network and are not part of this.

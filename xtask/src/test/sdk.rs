@@ -1,14 +1,16 @@
-//! The official OpenAI SDKs as callers: tests/sdk/run.py starts simulator and gateway and hands them to each suite.
+//! The gateway as its users meet it: called by the official OpenAI SDKs, and started by `cargo xtask run`.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::{Context, Outcome, on_path, pass};
 use crate::workspace::{Executables, Profile};
 
+/// tests/sdk/python, started by tests/sdk/run.py with a simulator and a gateway of its own.
 pub(super) fn python(context: &Context) -> Result<Outcome> {
     drive(context, "python")
 }
 
+/// tests/sdk/node, likewise.
 pub(super) fn node(context: &Context) -> Result<Outcome> {
     if on_path("node").is_none() {
         return Ok(Outcome::Skipped("node is not installed".to_owned()));
@@ -19,6 +21,16 @@ pub(super) fn node(context: &Context) -> Result<Outcome> {
         ));
     }
     drive(context, "node")
+}
+
+/// The demo as a newcomer meets it; tests/demo.py plays the newcomer.
+pub(super) fn demo(context: &Context) -> Result<Outcome> {
+    if on_path("curl").is_none() {
+        return Ok(Outcome::Skipped("curl is not installed".to_owned()));
+    }
+    let xtask = std::env::current_exe().context("this executable")?;
+    pass(context.command("python3").arg("tests/demo.py").arg(xtask))?;
+    Ok(Outcome::Passed)
 }
 
 fn drive(context: &Context, suite: &str) -> Result<Outcome> {

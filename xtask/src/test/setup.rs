@@ -98,7 +98,12 @@ fn unpack(context: &Context, program: &Program) -> Result<()> {
     }
     let folder = context.tools().join(package);
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    pass(context.command("apt-get").args(["--quiet", "download", package]).current_dir(&folder))?;
+    pass(
+        context
+            .command("apt-get")
+            .args(["--quiet", "--option=APT::Sandbox::User=root", "download", package])
+            .current_dir(&folder),
+    )?;
     let archive = fs::read_dir(&folder)?
         .flatten()
         .map(|entry| entry.path())
