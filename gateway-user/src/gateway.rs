@@ -21,6 +21,9 @@ use crate::upstream::backend::Backend;
 /// Output tokens of one answer where the configuration does not say: no current model writes more.
 const MOST_OUTPUT: Tokens = Tokens::new(128_000);
 
+/// Tenants times deployments, up to which every series is there from the start.
+const MOST_SERIES_AT_START: usize = 500;
+
 /// What all workers share.
 #[derive(Debug)]
 pub struct Gateway {
@@ -205,7 +208,22 @@ impl Snapshot {
                 })
             })
             .collect();
-        Self { config, directory, tenants, deployments, by_name, backends }
+        let snapshot = Self { config, directory, tenants, deployments, by_name, backends };
+        snapshot.start_series(metrics);
+        snapshot
+    }
+
+    /// Starts the counters at zero, so that Prometheus sees the first call as an increase: unless that would fill the
+    /// page with series that may never count.
+    fn start_series(&self, metrics: &Metrics) {
+        if self.tenants.len().saturating_mul(self.deployments.len()) > MOST_SERIES_AT_START {
+            return;
+        }
+        for tenant in &self.tenants {
+            for deployment in self.allowed(tenant) {
+                drop(tenant.series(deployment, metrics));
+            }
+        }
     }
 
     /// Whose key a caller presents.

@@ -1,45 +1,47 @@
-//! The log: events on standard error, written by a thread of their own so that no call waits for a terminal or a pipe.
+//! The log: events on standard error, as text for people or one JSON object a line for machines.
+//!
+//! A call's line is formatted where the call runs and appended to a buffer; a thread of its own writes the buffer out, so
+//! that no call waits for a terminal or a pipe.
+
+mod json;
+mod writer;
 
 use std::io::IsTerminal as _;
 
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, fmt};
 
 use crate::config::{Log, LogFormat};
+pub use writer::Flush;
 
-/// Lines that may wait to be written. Beyond them lines are dropped, rather than calls held up.
-const MOST_WAITING: usize = 16 * 1024;
 /// Events of other crates are of interest only when something is wrong.
 const OTHERS: LevelFilter = LevelFilter::WARN;
 
 /// Starts the log. What is still to be written when the guard is dropped is written then.
-#[must_use]
-pub fn start(log: Log) -> WorkerGuard {
-    let (writer, guard) = NonBlockingBuilder::default()
-        .buffered_lines_limit(MOST_WAITING)
-        .lossy(true)
-        .finish(std::io::stderr());
+///
+/// # Errors
+/// When the thread that writes cannot be started.
+pub fn start(log: Log) -> std::io::Result<Flush> {
+    let (writer, flush) = writer::to_standard_error()?;
+    let terminal = std::io::stderr().is_terminal();
     let text = match log.format {
-        LogFormat::Auto => std::io::stderr().is_terminal(),
+        LogFormat::Auto => terminal,
         LogFormat::Text => true,
         LogFormat::Json => false,
     };
-    let layer = fmt::layer().with_writer(writer).with_target(false);
+    let layer = fmt::layer().with_writer(writer);
     let layer = if text {
-        layer.with_ansi(std::io::stderr().is_terminal()).boxed()
+        layer.with_target(false).with_ansi(terminal).boxed()
     } else {
-        layer.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
+        layer.event_format(json::Lines).boxed()
     };
-    let filter = tracing_subscriber::filter::Targets::new()
-        .with_default(OTHERS.min(log.level))
-        .with_target("gateway_user", log.level);
-    let started = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
-    if started.is_err() {
+    let levels =
+        Targets::new().with_default(OTHERS.min(log.level)).with_target(env!("CARGO_CRATE_NAME"), log.level);
+    if tracing_subscriber::registry().with(levels).with(layer).try_init().is_err() {
         // Another log is in place: a test's.
         tracing::debug!("the log is already started");
     }
-    guard
+    Ok(flush)
 }

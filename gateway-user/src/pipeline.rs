@@ -39,6 +39,10 @@ const SHORT_PROMPT: usize = 4 * 1024;
 /// A prompt held at no more than this many tokens is not worth tokenising for a smaller hold.
 const SMALL_HOLD: Tokens = Tokens::new(1024);
 
+/// What an older completion is limited to upstream when the request names no `max_tokens` (OpenAI API reference,
+/// "Completions").
+const COMPLETION_DEFAULT: Tokens = Tokens::new(16);
+
 /// One request on its way through the steps.
 struct Visit<'a> {
     session: &'a Arc<Session>,
@@ -254,15 +258,16 @@ impl Visit<'_> {
 /// What a call asks of its tenant's account.
 fn ask(prompt: Tokens, api: Api, envelope: &Envelope<'_>, deployment: &Deployment) -> Ask {
     let choices = envelope.choices.max(1);
+    let most = match api {
+        Api::Embeddings => Tokens::ZERO,
+        Api::Completions if envelope.named_cap().is_none() => COMPLETION_DEFAULT,
+        Api::ChatCompletions | Api::Completions | Api::Responses => deployment.most_output,
+    };
     Ask {
         prompt,
         output_named: envelope.named_cap().map(|(_, tokens)| Tokens::new(tokens).saturating_mul(choices)),
-        output_most: match api {
-            Api::Embeddings => Tokens::ZERO,
-            Api::ChatCompletions | Api::Completions | Api::Responses => {
-                deployment.most_output.saturating_mul(choices)
-            }
-        },
+        output_most: most.saturating_mul(choices),
+        choices,
         prices: deployment.prices,
     }
 }

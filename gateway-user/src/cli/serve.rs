@@ -60,7 +60,7 @@ fn start(args: &ServeArgs) -> Result<(), StartError> {
     let path = &args.config.path;
     let loaded = Loaded::read(path)?;
     // The first to be started is the last to be dropped: it writes what is still to be written.
-    let _log = logging::start(loaded.config.log);
+    let _log = logging::start(loaded.config.log)?;
     for warning in loaded.config.warnings() {
         tracing::warn!(problem = %warning, "configuration");
     }

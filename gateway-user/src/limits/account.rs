@@ -14,12 +14,16 @@ use super::period::{Period, Quota};
 use super::window::Window;
 use crate::units::{NanoDollars, Prices, TokenPrice, Tokens};
 
-/// The fewest output tokens worth sending a call upstream for.
+/// The fewest output tokens of one answer worth sending a call upstream for; also the fewest that Azure takes as the limit
+/// of a response.
 const LEAST_SLICE: u64 = 16;
 /// A call that names no output limit gets this part of what is free, so that as many more find room beside it.
 const UNNAMED_SHARE: u64 = 4;
 /// A call that names its output limit gets this part of what is free when the limit is larger.
 const NAMED_SHARE: u64 = 2;
+/// The longest that a minute's limit makes anyone wait. The window covers up to a second more; who comes back so early is
+/// told the rest. SDKs honour waits of up to a minute, and call again at once on longer ones.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// How soon to come back when only open calls stand in the way: they may end at any moment.
 const WAIT_FOR_OPEN_CALLS: Duration = Duration::from_secs(1);
 
@@ -57,6 +61,8 @@ pub struct Ask {
     pub output_named: Option<Tokens>,
     /// The most output tokens that the model gives, over all choices; zero where there is no output.
     pub output_most: Tokens,
+    /// How many answers the output tokens are for.
+    pub choices: u64,
     /// What the tokens cost.
     pub prices: Prices,
 }
@@ -213,8 +219,8 @@ impl Account {
         if let Some(limit) = limits.calls_per_minute
             && calls_used >= u64::from(limit.get())
         {
-            let wait = state.calls.wait_until_freed(now, calls_used + 1 - u64::from(limit.get()));
-            return Err(Refused::Calls { limit: limit.get(), wait: wait.unwrap_or(WAIT_FOR_OPEN_CALLS) });
+            let wait = wait(&mut state.calls, now, calls_used + 1 - u64::from(limit.get()));
+            return Err(Refused::Calls { limit: limit.get(), wait });
         }
         if let Some(limit) = limits.concurrent_calls
             && state.open_calls >= limit.get()
@@ -335,7 +341,7 @@ impl State {
     fn output_slice(&mut self, limits: &Limits, ask: &Ask, now: Now) -> Result<Tokens, Refused> {
         let wanted = ask.output_named.map_or(ask.output_most, |named| named.min(ask.output_most)).get();
         let least = match limits.ceiling {
-            Ceiling::Strict => LEAST_SLICE.min(wanted),
+            Ceiling::Strict => LEAST_SLICE.saturating_mul(ask.choices).min(wanted),
             Ceiling::Soft => 0,
         };
         let mut enough = least;
@@ -401,7 +407,7 @@ impl State {
                 Some(free) => free,
                 None => {
                     let excess = taken.saturating_add(enough).saturating_sub(limit);
-                    let wait = self.tokens.wait_until_freed(now, excess).unwrap_or(WAIT_FOR_OPEN_CALLS);
+                    let wait = wait(&mut self.tokens, now, excess);
                     return Err(Refused::Tokens { limit: Tokens::new(limit), wait });
                 }
             });
@@ -454,6 +460,11 @@ impl State {
             }
         }
     }
+}
+
+/// How long until so much has left a window.
+fn wait(window: &mut Window, now: Now, excess: u64) -> Duration {
+    window.wait_until_freed(now, excess).unwrap_or(WAIT_FOR_OPEN_CALLS).min(LONGEST_WAIT)
 }
 
 /// What is left of a limit when so much is taken, if that is enough.

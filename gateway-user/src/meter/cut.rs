@@ -112,7 +112,7 @@ mod tests {
             let mut meter = StreamMeter::new(api, Encoding::O200k);
             meter.push(text.as_bytes());
             assert!(meter.finished() && meter.at_boundary(), "{text}");
-            assert_eq!(meter.usage().map(|usage| usage.total()), Some(Tokens::new(10)));
+            assert_eq!(meter.usage().map(Usage::total), Some(Tokens::new(10)));
             assert_eq!(meter.unreadable(), 0);
             assert!(text.contains("\"code\":\"token_budget_exceeded\""));
         }

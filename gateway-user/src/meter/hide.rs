@@ -20,8 +20,33 @@ pub struct UsageHider {
     waiting: BytesMut,
     /// Inside an event whose start has passed already.
     passing: bool,
-    /// What has passed ended a line, so that an empty one would end the event.
-    line_ended: bool,
+    /// What has passed ends with this much of an event's end.
+    passed: Ending,
+}
+
+/// How much of an event's end, an empty line, some bytes end with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Ending {
+    /// None of it.
+    #[default]
+    Nothing,
+    /// The end of the line before it.
+    Line,
+    /// That and the CR of the empty line.
+    LineCr,
+}
+
+impl Ending {
+    /// What bytes end with that follow upon `self`.
+    fn then(self, bytes: &[u8]) -> Self {
+        match bytes {
+            [] => self,
+            [.., b'\n'] => Self::Line,
+            [.., b'\n', b'\r'] => Self::LineCr,
+            [b'\r'] if self == Self::Line => Self::LineCr,
+            _ => Self::Nothing,
+        }
+    }
 }
 
 impl UsageHider {
@@ -43,7 +68,7 @@ impl UsageHider {
                     at = end;
                 }
                 None => {
-                    self.line_ended = bytes.last().map_or(self.line_ended, |last| *last == b'\n');
+                    self.passed = self.passed.then(&bytes);
                     out.push_back(bytes);
                     return;
                 }
@@ -62,7 +87,7 @@ impl UsageHider {
             self.waiting.extend_from_slice(start);
         } else {
             self.passing = true;
-            self.line_ended = start.last() == Some(&b'\n');
+            self.passed = Ending::Nothing.then(start);
             push(out, &bytes, passed_from, bytes.len());
         }
     }
@@ -76,15 +101,11 @@ impl UsageHider {
 
     /// Where the event ends that has been passing.
     fn rest_of_event(&self, bytes: &[u8]) -> Option<usize> {
-        if self.line_ended {
-            if bytes.first() == Some(&b'\n') {
-                return Some(1);
-            }
-            if bytes.starts_with(b"\r\n") {
-                return Some(2);
-            }
+        match (self.passed, bytes) {
+            (Ending::Line | Ending::LineCr, [b'\n', ..]) => Some(1),
+            (Ending::Line, [b'\r', b'\n', ..]) => Some(2),
+            _ => event_end(bytes, 0),
         }
-        event_end(bytes, 0)
     }
 }
 
@@ -185,6 +206,13 @@ mod tests {
         assert_eq!(out.pop_front().unwrap(), "\n");
         hider.filter(Bytes::from(USAGE), &mut out);
         assert!(out.is_empty());
+    }
+
+    #[test]
+    fn an_end_split_between_cr_and_lf_is_seen() {
+        let usage = USAGE.replace('\n', "\r\n");
+        let pieces: [&[u8]; 3] = [b"data: {\"choices\":[{}]}\r\n\r", b"\n", usage.as_bytes()];
+        assert_eq!(filtered(&pieces), b"data: {\"choices\":[{}]}\r\n\r\n");
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::meter::json::UsageScanner;
 use crate::meter::stream::StreamMeter;
 use crate::relay::{Meter, Relay, RelayError, Source, TOKENS_CONSUMED};
 use crate::reply::{QUOTA_REASON, Refusal, token_value};
-use crate::request::forward::is_hop_by_hop;
+use crate::request::forward::strip_response;
 use crate::serve::session::{OpenCall, Session};
 use crate::units::Tokens;
 use crate::upstream::connection::Connection;
@@ -122,7 +122,7 @@ pub(super) async fn relay(
 ) -> Result<Response<ReplyBody>, Refusal> {
     let Received { response, connection, authority, idle_timeout } = received;
     let (mut head, body) = response.into_parts();
-    head.headers = caller_headers(head.headers, head.status, &manner.grant);
+    add_headers(&mut head.headers, head.status, &manner.grant);
     let source = Source { connection, body, authority, idle_timeout };
     let content = if is_event_stream(&head) {
         head.headers.insert(TOKENS_CONSUMED, token_value(call.prompt));
@@ -233,26 +233,19 @@ pub(super) fn models(snapshot: &Snapshot, tenant: &Tenant, open: &OpenCall) -> R
     response
 }
 
-/// Upstream's headers without those of its connection, and with the gateway's.
-fn caller_headers(headers: HeaderMap, status: StatusCode, grant: &Grant) -> HeaderMap {
-    let mut kept = HeaderMap::with_capacity(headers.len() + 5);
-    let mut current = None;
-    for (name, value) in headers {
-        current = name.or(current);
-        if let Some(name) = current.as_ref().filter(|name| !is_hop_by_hop(name.as_str())) {
-            kept.append(name.clone(), value);
-        }
-    }
+/// Makes of upstream's headers the caller's: without those of its connection, and with the gateway's.
+fn add_headers(headers: &mut HeaderMap, status: StatusCode, grant: &Grant) {
+    strip_response(headers);
+    headers.reserve(4);
     if let Some(calls) = grant.calls_left {
-        kept.insert(CALLS_REMAINING, HeaderValue::from(calls));
+        headers.insert(CALLS_REMAINING, HeaderValue::from(calls));
     }
     if let Some(tokens) = grant.tokens_left {
-        kept.insert(TOKENS_REMAINING, token_value(tokens));
+        headers.insert(TOKENS_REMAINING, token_value(tokens));
     }
     if status == StatusCode::TOO_MANY_REQUESTS {
-        kept.insert(QUOTA_REASON, HeaderValue::from_static("upstream"));
+        headers.insert(QUOTA_REASON, HeaderValue::from_static("upstream"));
     }
-    kept
 }
 
 fn is_event_stream(head: &Parts) -> bool {

@@ -1,5 +1,6 @@
 //! Sending a call upstream: the first backend that takes it.
 
+use std::borrow::Cow;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -8,13 +9,13 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, HOST};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
+use http::{Request, Uri, Version};
 
 use super::answer::Received;
 use crate::api::Api;
 use crate::call::{Call, Settlement};
 use crate::reply::Refusal;
-use crate::request::forward::upstream_headers;
+use crate::request::forward::strip_request;
 use crate::request::query;
 use crate::serve::session::Session;
 use crate::upstream::backend::Backend;
@@ -37,35 +38,38 @@ pub(super) async fn send(
     call: &mut Call,
     outgoing: Outgoing,
 ) -> Result<Received, Refusal> {
-    let Outgoing { parts, body, prompt, api } = outgoing;
-    let path = parts.uri.path();
-    let query = parts.uri.query().map(query::without_keys).filter(|query| !query.is_empty());
-    let mut headers = upstream_headers(parts.headers);
+    let Outgoing { mut parts, body, prompt, api } = outgoing;
+    strip_request(&mut parts.headers);
+    parts.headers.reserve(2);
+    parts.version = Version::HTTP_11;
+    let caller_uri = std::mem::take(&mut parts.uri);
+    let mut request = Request::from_parts(parts, RequestBody::new(body));
     let deployment = Arc::clone(&call.deployment);
     let mut refusal = Refusal::NoBackend;
     for backend in &deployment.backends {
-        let now = session.gateway.clock.now().utc_seconds;
-        match backend.authorization(now) {
+        match backend.authorization(session.gateway.clock.now().utc_seconds) {
             Ok(Some(token)) => {
-                headers.insert(AUTHORIZATION, token);
+                request.headers_mut().insert(AUTHORIZATION, token);
             }
-            Ok(None) => {}
+            Ok(None) => {
+                request.headers_mut().remove(AUTHORIZATION);
+            }
             Err(_no_token) => {
                 refusal = Refusal::IdentityUnavailable;
                 continue;
             }
         }
-        headers.insert(HOST, backend.host_header.clone());
-        let uri = uri(&backend.base_path, path, query.as_deref())?;
-        let request = request(uri, &headers, RequestBody::new(body.clone()));
+        request.headers_mut().insert(HOST, backend.host_header.clone());
+        *request.uri_mut() = target(&backend.base_path, &caller_uri)?;
         match exchange(session, call, backend, request, prompt.as_ref().map(|prompt| (api, prompt))).await {
             Ok(received) => return Ok(received),
-            Err(Failure::Unsent) => {
+            Err(Failure::Unsent(unsent)) => {
                 call.not_forwarded();
+                request = *unsent;
                 refusal = Refusal::UpstreamError;
             }
             Err(Failure::Broken) => {
-                // The prompt was sent; whether upstream worked on it nobody knows, and what fails it does not bill.
+                // What upstream fails it does not bill.
                 call.settle(Settlement::Nothing);
                 return Err(Refusal::UpstreamError);
             }
@@ -77,8 +81,8 @@ pub(super) async fn send(
 
 /// Why a backend gave no response.
 enum Failure {
-    /// Nothing was sent: another backend may be tried.
-    Unsent,
+    /// Nothing was sent: another backend may be tried with the same request.
+    Unsent(Box<Request<RequestBody>>),
     /// It broke off after the request.
     Broken,
     /// It did not answer in time.
@@ -95,18 +99,20 @@ async fn exchange(
     loop {
         let (mut connection, reused) = match session.worker.pool.take(&backend.authority) {
             Some(connection) => (connection, true),
-            None => (connect(backend).await?, false),
+            None => match connect(backend).await {
+                Some(connection) => (connection, false),
+                None => return Err(Failure::Unsent(Box::new(request))),
+            },
         };
         call.forwarding();
-        let sent = wait_for_head(call, &mut connection, backend, request, prompt).await?;
-        let response = match sent {
+        let response = match wait_for_head(call, &mut connection, backend, request, prompt).await? {
             Ok(response) => response,
             // Closed while it was idle, and before anything was written: any other connection will do.
             Err(SendError::Unsent(unsent)) if reused => {
                 request = *unsent;
                 continue;
             }
-            Err(SendError::Unsent(_)) => return Err(Failure::Unsent),
+            Err(SendError::Unsent(unsent)) => return Err(Failure::Unsent(unsent)),
             Err(SendError::Broken(error)) => {
                 tracing::warn!(backend = %backend.name, error = %error, "upstream broke off");
                 return Err(Failure::Broken);
@@ -127,11 +133,14 @@ async fn exchange(
 }
 
 /// Boxed, because it is rare and large: a TLS handshake's state is no part of every call.
-async fn connect(backend: &Arc<Backend>) -> Result<Connection, Failure> {
-    Box::pin(backend.connect()).await.map_err(|error| {
-        tracing::warn!(backend = %backend.name, error = %error, "cannot connect to backend");
-        Failure::Unsent
-    })
+async fn connect(backend: &Arc<Backend>) -> Option<Connection> {
+    match Box::pin(backend.connect()).await {
+        Ok(connection) => Some(connection),
+        Err(error) => {
+            tracing::warn!(backend = %backend.name, error = %error, "cannot connect to backend");
+            None
+        }
+    }
 }
 
 /// Sends, and while upstream works takes the closer estimate of the prompt where that is wanted.
@@ -163,26 +172,21 @@ async fn wait_for_head(
     tokio::time::timeout(backend.timeout, sending).await.map_err(|_elapsed| Failure::Timeout)
 }
 
-fn request(uri: Uri, headers: &HeaderMap<HeaderValue>, body: RequestBody) -> Request<RequestBody> {
-    let mut request = Request::new(body);
-    *request.method_mut() = Method::POST;
-    *request.uri_mut() = uri;
-    *request.version_mut() = Version::HTTP_11;
-    *request.headers_mut() = headers.clone();
-    request
-}
-
-fn uri(base_path: &str, path: &str, query: Option<&str>) -> Result<Uri, Refusal> {
-    let mut target =
-        String::with_capacity(base_path.len() + path.len() + query.map_or(0, |query| query.len() + 1));
-    target.push_str(base_path);
-    target.push_str(path);
-    if let Some(query) = query {
-        target.push('?');
-        target.push_str(query);
-    }
-    // Both halves came out of a URI, so that together they make one.
-    let target = PathAndQuery::try_from(target)
-        .map_err(|error| Refusal::InvalidRequest(format!("the path cannot be forwarded: {error}")))?;
+/// The path and query to ask a backend for: the caller's, without keys, behind the backend's own path.
+fn target(base_path: &str, caller: &Uri) -> Result<Uri, Refusal> {
+    let query = caller.query().map(query::without_keys);
+    let target = match (base_path, &query, caller.path_and_query()) {
+        // As it came: the usual case.
+        ("", None | Some(Cow::Borrowed(_)), Some(target)) => target.clone(),
+        _ => {
+            let mut target = format!("{base_path}{}", caller.path());
+            if let Some(query) = query.filter(|query| !query.is_empty()) {
+                target.push('?');
+                target.push_str(&query);
+            }
+            PathAndQuery::try_from(target)
+                .map_err(|error| Refusal::InvalidRequest(format!("the path cannot be forwarded: {error}")))?
+        }
+    };
     Ok(Uri::from(target))
 }

@@ -34,30 +34,27 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
-/// The headers that go upstream: all but those that speak of this connection (RFC 9110, 7.6.1), of the caller's
+/// Removes the headers that do not go upstream: those that speak of this connection (RFC 9110, 7.6.1), of the caller's
 /// credentials or address, or that could redirect what the call costs.
-#[must_use]
-pub fn upstream_headers(headers: HeaderMap) -> HeaderMap {
-    let named = connection_headers(&headers);
-    let mut forwarded = HeaderMap::with_capacity(headers.len() + 3);
-    let mut keep = false;
-    let mut current = None;
-    // Owned iteration names a header once and leaves the name out for its further values.
-    for (name, value) in headers {
-        if let Some(name) = name {
-            keep = is_forwarded(name.as_str()) && !named.iter().any(|other| other == name.as_str());
-            current = Some(name);
-        }
-        if let (true, Some(name)) = (keep, &current) {
-            forwarded.append(name.clone(), value);
-        }
+pub fn strip_request(headers: &mut HeaderMap) {
+    for name in connection_headers(headers) {
+        headers.remove(name);
     }
-    forwarded
+    strip(headers, |name| !is_forwarded(name));
 }
 
-/// The headers that a response from upstream does not bring along to the caller.
-#[must_use]
-pub fn is_hop_by_hop(name: &str) -> bool {
+/// Removes the headers of a response that speak of the connection it came over.
+pub fn strip_response(headers: &mut HeaderMap) {
+    strip(headers, is_hop_by_hop);
+}
+
+fn strip(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
+    while let Some(name) = headers.keys().find(|name| unwanted(name.as_str())).cloned() {
+        headers.remove(name);
+    }
+}
+
+fn is_hop_by_hop(name: &str) -> bool {
     matches!(
         name,
         "connection"
@@ -132,7 +129,7 @@ mod tests {
 
     #[test]
     fn what_could_identify_or_redirect_stays_here() {
-        let forwarded = upstream_headers(headers(&[
+        let mut forwarded = headers(&[
             ("authorization", "Bearer k"),
             ("api-key", "k"),
             ("ocp-apim-subscription-key", "k"),
@@ -150,7 +147,8 @@ mod tests {
             ("content-type", "application/json"),
             ("user-agent", "sdk"),
             ("x-stainless-retry-count", "0"),
-        ]));
+        ]);
+        strip_request(&mut forwarded);
         let mut names: Vec<_> = forwarded.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         assert_eq!(
@@ -166,8 +164,8 @@ mod tests {
         given.append("x-a", "2".parse().unwrap());
         given.append("api-key", "1".parse().unwrap());
         given.append("api-key", "2".parse().unwrap());
-        let forwarded = upstream_headers(given);
-        assert_eq!(forwarded.len(), 2);
-        assert_eq!(forwarded.get_all("x-a").iter().count(), 2);
+        strip_request(&mut given);
+        assert_eq!(given.len(), 2);
+        assert_eq!(given.get_all("x-a").iter().count(), 2);
     }
 }

@@ -77,7 +77,7 @@ pub(super) async fn serve(accepted: Accepted) {
     let session = Arc::new(Session {
         gateway,
         worker,
-        source: source.unwrap_or(peer.ip()),
+        source: source.unwrap_or_else(|| peer.ip()),
         activity: Arc::new(Activity::new()),
     });
     let ended = http(stream, &session, listen, draining).await;

@@ -1,4 +1,4 @@
-//! The PROXY protocol, versions 1 and 2 (HAProxy, "The PROXY protocol"): whom a trusted balancer speaks for.
+//! The PROXY protocol, versions 1 and 2 (`doc/proxy-protocol.txt` of the project that defined it): whom a trusted balancer speaks for.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

@@ -1,0 +1,159 @@
+//! The buffer between those who log and the file that is written to.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Bytes that may wait to be written. Beyond them lines are dropped, rather than calls held up.
+const MOST_WAITING: usize = 4 * 1024 * 1024;
+/// How long lines gather before they are written together.
+const GATHER: Duration = Duration::from_millis(10);
+
+/// Where lines are put.
+#[derive(Debug, Clone)]
+pub(super) struct Buffer(Arc<Shared>);
+
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    state: Mutex<State>,
+    /// Told of the first line after none, and of the end.
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: Vec<u8>,
+    dropped: u64,
+    ended: bool,
+}
+
+/// Writes what is left when it is dropped.
+#[derive(Debug)]
+pub struct Flush {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A buffer, and the thread that writes it to standard error.
+pub(super) fn to_standard_error() -> io::Result<(Buffer, Flush)> {
+    let shared = Arc::<Shared>::default();
+    let writing = Arc::clone(&shared);
+    let thread =
+        std::thread::Builder::new().name("log".to_owned()).spawn(move || write(&writing, io::stderr()))?;
+    Ok((Buffer(Arc::clone(&shared)), Flush { shared, thread: Some(thread) }))
+}
+
+fn write(shared: &Shared, mut out: impl Write) {
+    let mut taken = Vec::new();
+    loop {
+        let (dropped, ended) = {
+            let mut state = shared.state.lock();
+            while state.waiting.is_empty() && !state.ended {
+                shared.changed.wait(&mut state);
+            }
+            if !state.ended {
+                shared.changed.wait_for(&mut state, GATHER);
+            }
+            std::mem::swap(&mut taken, &mut state.waiting);
+            (std::mem::take(&mut state.dropped), state.ended)
+        };
+        // Nobody is left to be told when the log itself cannot be written.
+        let mut written = out.write_all(&taken);
+        if dropped > 0 {
+            written = written.and_then(|()| {
+                writeln!(out, "{{\"level\":\"WARN\",\"message\":\"log lines dropped\",\"lines\":{dropped}}}")
+            });
+        }
+        if ended || written.is_err() && out.flush().is_err() {
+            return;
+        }
+        taken.clear();
+    }
+}
+
+impl Drop for Flush {
+    fn drop(&mut self) {
+        self.shared.state.lock().ended = true;
+        self.shared.changed.notify_one();
+        if let Some(Err(_panic)) = self.thread.take().map(JoinHandle::join) {
+            // A panic has told of itself on standard error.
+        }
+    }
+}
+
+impl<'a> MakeWriter<'a> for Buffer {
+    type Writer = &'a Shared;
+
+    fn make_writer(&'a self) -> &'a Shared {
+        &self.0
+    }
+}
+
+impl Write for &Shared {
+    /// Takes a whole line: the layer writes an event in one piece.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut state = self.state.lock();
+        if state.waiting.len() + line.len() > MOST_WAITING {
+            state.dropped += 1;
+            return Ok(line.len());
+        }
+        let first = state.waiting.is_empty();
+        state.waiting.extend_from_slice(line);
+        drop(state);
+        if first {
+            self.changed.notify_one();
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_is_written_in_order_and_the_last_at_the_end() {
+        let (shared, written) = (Arc::<Shared>::default(), Arc::<Mutex<Vec<u8>>>::default());
+        let (writing, out) = (Arc::clone(&shared), Out(Arc::clone(&written)));
+        let thread = std::thread::spawn(move || write(&writing, out));
+        let lines: Vec<_> = (0..1000).map(|number| format!("line {number}\n")).collect();
+        for line in &lines {
+            (&*shared).write_all(line.as_bytes()).unwrap();
+        }
+        drop(Flush { shared, thread: Some(thread) });
+        assert_eq!(*written.lock(), lines.concat().into_bytes());
+    }
+
+    #[test]
+    fn a_stuck_reader_costs_lines_and_not_memory() {
+        let shared = Shared::default();
+        let line = [b'x'; 1000];
+        for _ in 0..MOST_WAITING / 1000 + 10 {
+            (&shared).write_all(&line).unwrap();
+        }
+        let state = shared.state.lock();
+        assert!(state.waiting.len() <= MOST_WAITING);
+        assert_eq!(state.dropped, 10);
+    }
+
+    struct Out(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Out {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+}
