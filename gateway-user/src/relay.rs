@@ -25,23 +25,26 @@ use crate::meter::stream::StreamMeter;
 use crate::reply::{Refusal, token_value};
 use crate::units::Tokens;
 use crate::upstream::connection::Connection;
-use crate::upstream::pool::Pool;
+use crate::upstream::pool::{Pool, PoolKey};
 
 /// `x-tokens-consumed`.
 pub(crate) const TOKENS_CONSUMED: HeaderName = HeaderName::from_static("x-tokens-consumed");
 /// How often an open response is looked after: a revoked key ends it within twice that.
 const LOOK_AFTER: Duration = Duration::from_millis(400);
-/// Chunks that may wait to be counted while more of them arrive.
-const MOST_UNMETERED: usize = 16;
+/// Forwarded bytes that wait to be counted together, behind the caller's back. Fewer wait until the response is looked
+/// after.
+const COUNT_TOGETHER: usize = 1024;
+/// Forwarded bytes that may wait while more of them arrive at once.
+const MOST_UNCOUNTED: usize = 16 * 1024;
 /// What a hold grows by when a stream has used it up.
 const GROWTH: Tokens = Tokens::new(256);
 
 /// What carries a response from upstream.
 #[derive(Debug)]
 pub(crate) struct Source {
-    pub(crate) connection: Connection,
+    pub(crate) connection: Box<Connection>,
     pub(crate) body: Incoming,
-    pub(crate) authority: Arc<str>,
+    pub(crate) key: PoolKey,
     pub(crate) idle_timeout: Duration,
 }
 
@@ -84,8 +87,8 @@ pub(crate) struct Relay {
     meter: Meter,
     /// To be forwarded.
     ready: VecDeque<Bytes>,
-    /// Forwarded, and still to be counted.
-    unmetered: VecDeque<Bytes>,
+    /// Forwarded, and still to be counted: a copy, because the piece itself would keep a whole read buffer.
+    uncounted: Vec<u8>,
     /// The connection has been given the chance to flush what was forwarded.
     flushed: bool,
     last_arrival: Instant,
@@ -108,7 +111,7 @@ impl Relay {
             pool,
             meter,
             ready: VecDeque::new(),
-            unmetered: VecDeque::new(),
+            uncounted: Vec::new(),
             flushed: false,
             last_arrival: Instant::now(),
             look_after: Box::pin(tokio::time::sleep(LOOK_AFTER)),
@@ -156,18 +159,18 @@ impl Relay {
     /// Takes a chunk: to be forwarded now and counted later.
     fn arrived(&mut self, bytes: Bytes) {
         self.last_arrival = Instant::now();
-        if self.unmetered.len() >= MOST_UNMETERED {
-            self.count();
-        }
         match &mut self.meter {
             Meter::Stream { hider, .. } => {
                 self.call.first_chunk(self.last_arrival);
+                self.uncounted.extend_from_slice(&bytes);
                 match hider {
-                    Some(hider) => hider.filter(bytes.clone(), &mut self.ready),
-                    None => self.ready.push_back(bytes.clone()),
+                    Some(hider) => hider.filter(bytes, &mut self.ready),
+                    None => self.ready.push_back(bytes),
                 }
-                self.unmetered.push_back(bytes);
                 self.flushed = false;
+                if self.uncounted.len() >= MOST_UNCOUNTED {
+                    self.count();
+                }
             }
             Meter::Json(scanner) => {
                 scanner.push(&bytes);
@@ -179,7 +182,7 @@ impl Relay {
 
     /// Nothing to forward at the moment. `Ready(Ok)` when there is something again.
     fn idle(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RelayError>> {
-        if !self.unmetered.is_empty() {
+        if self.uncounted.len() >= COUNT_TOGETHER {
             if !self.flushed {
                 // Pending makes hyper flush; woken at once, the counting is done behind the caller's back.
                 self.flushed = true;
@@ -187,9 +190,7 @@ impl Relay {
                 return Poll::Pending;
             }
             self.call.gateway.metrics.chunk_delay.observe(self.last_arrival.elapsed().as_secs_f64());
-            self.count();
-            if let Some(refusal) = self.beyond_budget() {
-                self.cut(&refusal);
+            if self.count_and_cut() {
                 return Poll::Ready(Ok(()));
             }
         }
@@ -200,6 +201,9 @@ impl Relay {
                 return Poll::Ready(self.revoked());
             }
             let idle_timeout = self.source.as_ref().map_or(Duration::MAX, |source| source.idle_timeout);
+            if self.count_and_cut() {
+                return Poll::Ready(Ok(()));
+            }
             if now.saturating_duration_since(self.last_arrival) >= idle_timeout {
                 self.broke("upstream_timeout");
                 return Poll::Ready(Err(RelayError::Idle(idle_timeout)));
@@ -208,12 +212,21 @@ impl Relay {
         Poll::Pending
     }
 
+    /// Counts what has been forwarded, and ends the stream if that is beyond its budget.
+    fn count_and_cut(&mut self) -> bool {
+        self.count();
+        let refusal = self.beyond_budget();
+        if let Some(refusal) = &refusal {
+            self.cut(refusal);
+        }
+        refusal.is_some()
+    }
+
     /// Counts what has been forwarded, and books the output among it.
     fn count(&mut self) {
         let Meter::Stream { meter, spent, .. } = &mut self.meter else { return };
-        for bytes in self.unmetered.drain(..) {
-            meter.push(&bytes);
-        }
+        meter.push(&self.uncounted);
+        self.uncounted.clear();
         let counted = meter.output_counted();
         if counted > *spent
             && let Some(admission) = &mut self.call.admission
@@ -269,8 +282,8 @@ impl Relay {
     /// Upstream's body has ended as it should.
     fn completed(&mut self) {
         self.count();
-        if let Some(Source { connection, authority, .. }) = self.source.take() {
-            self.pool.put(&authority, connection);
+        if let Some(Source { connection, key, .. }) = self.source.take() {
+            self.pool.put(&key, connection);
         }
         match &mut self.meter {
             Meter::Stream { hider: Some(hider), .. } => hider.finish(&mut self.ready),

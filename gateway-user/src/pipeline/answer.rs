@@ -28,6 +28,7 @@ use crate::request::forward::strip_response;
 use crate::serve::session::{OpenCall, Session};
 use crate::units::Tokens;
 use crate::upstream::connection::Connection;
+use crate::upstream::pool::PoolKey;
 
 /// A JSON answer is held back until its usage is known, up to this size: a longer one is passed on as it comes, without
 /// the exact count in its head.
@@ -41,8 +42,8 @@ const TOKENS_REMAINING: HeaderName = HeaderName::from_static("x-tokens-remaining
 /// The head of upstream's response, and what its body comes over.
 pub(super) struct Received {
     pub(super) response: Response<Incoming>,
-    pub(super) connection: Connection,
-    pub(super) authority: Arc<str>,
+    pub(super) connection: Box<Connection>,
+    pub(super) key: PoolKey,
     pub(super) idle_timeout: Duration,
 }
 
@@ -120,10 +121,10 @@ pub(super) async fn relay(
     manner: Manner,
     open: OpenCall,
 ) -> Result<Response<ReplyBody>, Refusal> {
-    let Received { response, connection, authority, idle_timeout } = received;
+    let Received { response, connection, key, idle_timeout } = received;
     let (mut head, body) = response.into_parts();
     add_headers(&mut head.headers, head.status, &manner.grant);
-    let source = Source { connection, body, authority, idle_timeout };
+    let source = Source { connection, body, key, idle_timeout };
     let content = if is_event_stream(&head) {
         head.headers.insert(TOKENS_CONSUMED, token_value(call.prompt));
         if manner.hide_usage {
@@ -133,7 +134,7 @@ pub(super) async fn relay(
     } else {
         match hold(&mut call, source, head.status).await? {
             Held::Whole(parts, source) => {
-                session.worker.pool.put(&source.authority, source.connection);
+                session.worker.pool.put(&source.key, source.connection);
                 head.headers.insert(TOKENS_CONSUMED, token_value(call.settled().total()));
                 if let Some(left) =
                     call.tenant.account.tokens_left(&call.tenant.limits, call.gateway.clock.now())

@@ -1,6 +1,7 @@
 //! Sending a call upstream: the first backend that takes it.
 
 use std::borrow::Cow;
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -9,7 +10,8 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, HOST};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Request, Uri, Version};
+use http::{Request, Response, Uri, Version};
+use hyper::body::Incoming;
 
 use super::answer::Received;
 use crate::api::Api;
@@ -20,7 +22,8 @@ use crate::request::query;
 use crate::serve::session::Session;
 use crate::upstream::backend::Backend;
 use crate::upstream::body::RequestBody;
-use crate::upstream::connection::{Connection, SendError};
+use crate::upstream::connection::{Connection, SendError, Traffic};
+use crate::upstream::pool::PoolKey;
 
 /// A request as it goes upstream.
 pub(super) struct Outgoing {
@@ -96,22 +99,29 @@ async fn exchange(
     mut request: Request<RequestBody>,
     prompt: Option<(Api, &Bytes)>,
 ) -> Result<Received, Failure> {
+    let traffic = if call.streaming { Traffic::Streams } else { Traffic::Documents };
+    let key = PoolKey { authority: Arc::clone(&backend.authority), traffic };
     loop {
-        let (mut connection, reused) = match session.worker.pool.take(&backend.authority) {
+        let (mut connection, reused) = match session.worker.pool.take(&key) {
             Some(connection) => (connection, true),
-            None => match connect(backend).await {
+            None => match connect(backend, traffic).await {
                 Some(connection) => (connection, false),
                 None => return Err(Failure::Unsent(Box::new(request))),
             },
         };
         call.forwarding();
-        let response = match wait_for_head(call, &mut connection, backend, request, prompt).await? {
-            Ok(response) => response,
-            // Closed while it was idle, and before anything was written: any other connection will do.
-            Err(SendError::Unsent(unsent)) if reused => {
-                request = *unsent;
-                continue;
+        let sending = connection.send(request);
+        let head = wait_for_head(call, sending, prompt);
+        let Ok(head) = tokio::time::timeout(backend.timeout, head).await else {
+            return Err(Failure::Timeout);
+        };
+        match head {
+            Ok(response) => {
+                call.answering(response.status());
+                return Ok(Received { response, connection, key, idle_timeout: backend.idle_timeout });
             }
+            // Closed while it was idle, and before anything was written: any other connection will do.
+            Err(SendError::Unsent(unsent)) if reused => request = *unsent,
             Err(SendError::Unsent(unsent)) => return Err(Failure::Unsent(unsent)),
             Err(SendError::Broken(error)) => {
                 tracing::warn!(backend = %backend.name, error = %error, "upstream broke off");
@@ -121,20 +131,13 @@ async fn exchange(
                 tracing::warn!(backend = %backend.name, "upstream closed the connection without a response");
                 return Err(Failure::Broken);
             }
-        };
-        call.answering(response.status());
-        return Ok(Received {
-            response,
-            connection,
-            authority: Arc::clone(&backend.authority),
-            idle_timeout: backend.idle_timeout,
-        });
+        }
     }
 }
 
 /// Boxed, because it is rare and large: a TLS handshake's state is no part of every call.
-async fn connect(backend: &Arc<Backend>) -> Option<Connection> {
-    match Box::pin(backend.connect()).await {
+async fn connect(backend: &Arc<Backend>, traffic: Traffic) -> Option<Box<Connection>> {
+    match Box::pin(backend.connect(traffic)).await {
         Ok(connection) => Some(connection),
         Err(error) => {
             tracing::warn!(backend = %backend.name, error = %error, "cannot connect to backend");
@@ -146,30 +149,19 @@ async fn connect(backend: &Arc<Backend>) -> Option<Connection> {
 /// Sends, and while upstream works takes the closer estimate of the prompt where that is wanted.
 async fn wait_for_head(
     call: &mut Call,
-    connection: &mut Connection,
-    backend: &Backend,
-    request: Request<RequestBody>,
+    sending: impl Future<Output = Result<Response<Incoming>, SendError>>,
     prompt: Option<(Api, &Bytes)>,
-) -> Result<Result<http::Response<hyper::body::Incoming>, SendError>, Failure> {
-    let mut sending = pin!(connection.send(request));
-    // The first poll writes the request.
-    let first = std::future::poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx))).await;
-    if let Some((api, body)) = prompt
-        && !call.estimated
-    {
-        let deployment = Arc::clone(&call.deployment);
-        let estimate = super::estimate(api, &deployment, body);
-        let estimate = if let Poll::Ready(early) = first {
-            call.estimate(estimate.await);
-            return Ok(early);
-        } else {
-            estimate.await
-        };
-        call.estimate(estimate);
-    } else if let Poll::Ready(early) = first {
-        return Ok(early);
+) -> Result<Response<Incoming>, SendError> {
+    let mut sending = pin!(sending);
+    if let Some((api, body)) = prompt.filter(|_| !call.estimated) {
+        // The first poll writes the request.
+        let early = poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx))).await;
+        call.estimate(super::estimate(api, &call.deployment, body).await);
+        if let Poll::Ready(head) = early {
+            return head;
+        }
     }
-    tokio::time::timeout(backend.timeout, sending).await.map_err(|_elapsed| Failure::Timeout)
+    sending.await
 }
 
 /// The path and query to ask a backend for: the caller's, without keys, behind the backend's own path.

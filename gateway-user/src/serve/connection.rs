@@ -2,8 +2,9 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -20,7 +21,6 @@ use super::activity::{Activity, Timed};
 use super::proxy_protocol;
 use super::session::Session;
 use super::worker::{OpenConnection, WorkerState};
-use crate::config::Listen;
 use crate::gateway::Gateway;
 use crate::metrics::HandshakeResult;
 use crate::pipeline::{self, ReplyBody};
@@ -80,47 +80,66 @@ pub(super) async fn serve(accepted: Accepted) {
         source: source.unwrap_or_else(|| peer.ip()),
         activity: Arc::new(Activity::new()),
     });
-    let ended = http(stream, &session, listen, draining).await;
+    // Boxed, so that a connection holds the state of its own protocol and not the larger of both, nor of the handshake.
+    let ended = if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        Box::pin(serve_http2(stream, session, listen.idle_timeout, draining)).await
+    } else {
+        Box::pin(serve_http1(stream, session, listen.idle_timeout, listen.header_timeout, draining)).await
+    };
     if let Err(error) = ended {
         tracing::debug!(peer = %peer, error = %error, "connection ended");
     }
     drop(open);
 }
 
-async fn http(
+/// Serves until the connection ends; once the gateway drains, until the calls that are open have.
+// A macro, because the two kinds of connection share no trait.
+macro_rules! until_drained {
+    ($connection:expr, $draining:expr) => {{
+        let mut connection = pin!($connection);
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => return ended,
+            _ = $draining.wait_for(|draining| *draining) => connection.as_mut().graceful_shutdown(),
+        }
+        connection.await
+    }};
+}
+
+async fn serve_http1(
     stream: TlsStream<TcpStream>,
-    session: &Arc<Session>,
-    listen: &Listen,
+    session: Arc<Session>,
+    idle_timeout: Duration,
+    header_timeout: Duration,
     mut draining: watch::Receiver<bool>,
 ) -> Result<(), hyper::Error> {
-    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let header_timeout = (!http2).then_some(listen.header_timeout);
-    let io = Timed::new(stream, Arc::clone(&session.activity), listen.idle_timeout, header_timeout);
-    let service = service_fn(|request: Request<Incoming>| {
-        let session = Arc::clone(session);
-        async move { Ok::<Response<ReplyBody>, Infallible>(pipeline::handle(session, request).await) }
-    });
-    // A macro, because the two kinds of connection share no trait.
-    macro_rules! until_drained {
-        ($connection:expr) => {{
-            let mut connection = pin!($connection);
-            tokio::select! {
-                biased;
-                ended = connection.as_mut() => return ended,
-                _ = draining.wait_for(|draining| *draining) => connection.as_mut().graceful_shutdown(),
-            }
-            connection.await
-        }};
-    }
-    if http2 {
-        let mut builder = http2::Builder::new(TokioExecutor::new());
-        builder.max_concurrent_streams(MOST_STREAMS).max_header_list_size(HTTP2_HEAD);
-        until_drained!(builder.serve_connection(io, service))
-    } else {
-        let mut builder = http1::Builder::new();
-        builder.max_headers(MOST_HEADERS).max_header_size(LONGEST_HEAD);
-        until_drained!(builder.serve_connection(io, service))
-    }
+    let io = Timed::new(stream, Arc::clone(&session.activity), idle_timeout, Some(header_timeout));
+    let service = service_fn(|request| answer(&session, request));
+    let mut builder = http1::Builder::new();
+    builder.max_headers(MOST_HEADERS).max_header_size(LONGEST_HEAD);
+    until_drained!(builder.serve_connection(io, service), draining)
+}
+
+async fn serve_http2(
+    stream: TlsStream<TcpStream>,
+    session: Arc<Session>,
+    idle_timeout: Duration,
+    mut draining: watch::Receiver<bool>,
+) -> Result<(), hyper::Error> {
+    let io = Timed::new(stream, Arc::clone(&session.activity), idle_timeout, None);
+    let service = service_fn(|request| answer(&session, request));
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder.max_concurrent_streams(MOST_STREAMS).max_header_list_size(HTTP2_HEAD);
+    until_drained!(builder.serve_connection(io, service), draining)
+}
+
+/// Boxed, so that its state is gone once the answer has begun: a stream lasts much longer than what leads to it.
+fn answer(
+    session: &Arc<Session>,
+    request: Request<Incoming>,
+) -> Pin<Box<impl Future<Output = Result<Response<ReplyBody>, Infallible>> + use<>>> {
+    let answering = pipeline::handle(Arc::clone(session), request);
+    Box::pin(async move { Ok(answering.await) })
 }
 
 /// [`LONGEST_HEAD`] as HTTP/2 counts it.

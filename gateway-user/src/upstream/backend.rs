@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::either::Either;
 
-use super::connection::Connection;
+use super::connection::{Connection, Traffic};
 use super::identity::TokenSlot;
 use crate::config;
 use crate::names::BackendName;
@@ -121,7 +121,7 @@ impl Backend {
     }
 
     /// Opens a connection to it.
-    pub(crate) async fn connect(&self) -> Result<Connection, ConnectError> {
+    pub(crate) async fn connect(&self, traffic: Traffic) -> Result<Box<Connection>, ConnectError> {
         let authority = || Arc::clone(&self.authority);
         let connecting = async {
             let tcp =
@@ -134,7 +134,7 @@ impl Backend {
                     Either::Right(Box::new(tls.map_err(|e| ConnectError::Tls(authority(), e))?))
                 }
             };
-            Connection::new(transport).await.map_err(|e| ConnectError::Http(authority(), e))
+            Connection::new(transport, traffic).await.map_err(|e| ConnectError::Http(authority(), e))
         };
         match tokio::time::timeout(self.connect_timeout, connecting).await {
             Ok(result) => result,

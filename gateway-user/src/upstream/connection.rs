@@ -25,6 +25,18 @@ use super::body::RequestBody;
 /// What carries the bytes: TLS, or plain TCP to a loopback address.
 pub(crate) type Transport = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
+/// What a connection is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Traffic {
+    /// Answers in one piece, of any length: read in pieces that grow with them.
+    Documents,
+    /// Streams of small chunks, many at a time: each holds a small buffer for as long as it lasts.
+    Streams,
+}
+
+/// How much of a stream is read at once.
+const STREAM_READ: usize = 4096;
+
 /// Why a request got no response.
 #[derive(Debug)]
 pub(crate) enum SendError {
@@ -45,9 +57,14 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Makes an HTTP connection of a byte stream. Nothing is sent yet.
-    pub(crate) async fn new(transport: Transport) -> Result<Self, hyper::Error> {
-        let (sender, driver) = http1::Builder::new().handshake(TokioIo::new(transport)).await?;
-        Ok(Self { sender, driver, driver_ended: false })
+    pub(crate) async fn new(transport: Transport, traffic: Traffic) -> Result<Box<Self>, hyper::Error> {
+        let mut builder = http1::Builder::new();
+        builder.read_buf_exact_size(match traffic {
+            Traffic::Documents => None,
+            Traffic::Streams => Some(STREAM_READ),
+        });
+        let (sender, driver) = builder.handshake(TokioIo::new(transport)).await?;
+        Ok(Box::new(Self { sender, driver, driver_ended: false }))
     }
 
     /// Whether the connection is open and has no exchange under way. Notices a close that has reached the socket.
@@ -56,30 +73,29 @@ impl Connection {
         !self.driver_ended && self.sender.is_ready()
     }
 
-    /// Sends a request and waits for the head of its response.
-    pub(crate) async fn send(
+    /// Starts to send a request. The future is ready with the head of its response, and has to be polled for anything to
+    /// happen. It does not hold the request, so that it stays small.
+    pub(crate) fn send(
         &mut self,
         request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, SendError> {
-        let mut response = pin!(self.sender.try_send_request(request));
-        let driver = &mut self.driver;
-        let driver_ended = &mut self.driver_ended;
-        let result = poll_fn(|cx| {
-            *driver_ended = *driver_ended || Pin::new(&mut *driver).poll(cx).is_ready();
-            match response.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(result) => Poll::Ready(Some(result)),
-                Poll::Pending if *driver_ended => Poll::Ready(None),
-                Poll::Pending => Poll::Pending,
-            }
-        })
-        .await;
-        match result {
-            Some(Ok(response)) => Ok(response),
-            Some(Err(mut error)) => Err(match error.take_message() {
-                Some(request) => SendError::Unsent(Box::new(request)),
-                None => SendError::Broken(error.into_error()),
-            }),
-            None => Err(SendError::Closed),
+    ) -> impl Future<Output = Result<Response<Incoming>, SendError>> {
+        let response = self.sender.try_send_request(request);
+        let (driver, driver_ended) = (&mut self.driver, &mut self.driver_ended);
+        async move {
+            let mut response = pin!(response);
+            poll_fn(move |cx| {
+                *driver_ended = *driver_ended || Pin::new(&mut *driver).poll(cx).is_ready();
+                match response.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                    Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
+                    Poll::Ready(Err(mut error)) => Poll::Ready(Err(match error.take_message() {
+                        Some(request) => SendError::Unsent(Box::new(request)),
+                        None => SendError::Broken(error.into_error()),
+                    })),
+                    Poll::Pending if *driver_ended => Poll::Ready(Err(SendError::Closed)),
+                    Poll::Pending => Poll::Pending,
+                }
+            })
+            .await
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::connection::Connection;
+use super::connection::{Connection, Traffic};
 
 /// Idle connections kept for one backend by one worker; more are closed.
 const MOST_IDLE: usize = 512;
@@ -23,20 +23,28 @@ pub(crate) struct Pool {
     idle: Mutex<Vec<Shelf>>,
 }
 
-/// The idle connections to one place, the longest idle first.
+/// Where a connection leads and what it is used for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PoolKey {
+    /// The scheme, host and port.
+    pub(crate) authority: Arc<str>,
+    pub(crate) traffic: Traffic,
+}
+
+/// The idle connections of one kind, the longest idle first.
 #[derive(Debug)]
 struct Shelf {
-    authority: Arc<str>,
-    connections: VecDeque<(Instant, Connection)>,
+    key: PoolKey,
+    connections: VecDeque<(Instant, Box<Connection>)>,
 }
 
 impl Pool {
-    /// An open connection to `authority`, the most recently used first.
-    pub(crate) fn take(&self, authority: &Arc<str>) -> Option<Connection> {
+    /// An open connection of that kind, the most recently used first.
+    pub(crate) fn take(&self, key: &PoolKey) -> Option<Box<Connection>> {
         loop {
             let (_, mut connection) = {
                 let mut shelves = self.idle.lock();
-                shelves.iter_mut().find(|shelf| shelf.authority == *authority)?.connections.pop_back()?
+                shelves.iter_mut().find(|shelf| shelf.key == *key)?.connections.pop_back()?
             };
             if connection.is_reusable() {
                 return Some(connection);
@@ -45,13 +53,13 @@ impl Pool {
     }
 
     /// Keeps a connection for the next call, if it is in a state to carry one.
-    pub(crate) fn put(&self, authority: &Arc<str>, mut connection: Connection) {
+    pub(crate) fn put(&self, key: &PoolKey, mut connection: Box<Connection>) {
         if !connection.is_reusable() {
             return;
         }
         let mut shelves = self.idle.lock();
-        let place = shelves.iter().position(|shelf| shelf.authority == *authority).unwrap_or_else(|| {
-            shelves.push(Shelf { authority: Arc::clone(authority), connections: VecDeque::new() });
+        let place = shelves.iter().position(|shelf| shelf.key == *key).unwrap_or_else(|| {
+            shelves.push(Shelf { key: key.clone(), connections: VecDeque::new() });
             shelves.len() - 1
         });
         let connections = &mut shelves[place].connections;
@@ -65,7 +73,7 @@ impl Pool {
     pub(crate) fn sweep(&self, now: Instant) {
         self.idle.lock().retain_mut(|shelf| {
             let stale =
-                |(since, _): &(Instant, Connection)| now.saturating_duration_since(*since) >= IDLE_FOR;
+                |(since, _): &(Instant, Box<Connection>)| now.saturating_duration_since(*since) >= IDLE_FOR;
             while shelf.connections.front().is_some_and(stale) {
                 shelf.connections.pop_front();
             }
