@@ -21,6 +21,7 @@ pub mod request;
 mod request_id;
 pub mod secret;
 pub mod serve;
+pub mod smoke;
 pub mod tenant;
 pub mod tls;
 pub mod tokens;

@@ -93,8 +93,19 @@ pub fn server(listen: &Listen) -> Result<ServerConfig, TlsError> {
 /// # Errors
 /// When the system trusts nobody.
 pub fn client() -> Result<ClientConfig, TlsError> {
+    client_trusting(None)
+}
+
+/// As [`client`], trusting also the authorities in the PEM file `authorities`.
+///
+/// # Errors
+/// When the file is missing or holds no certificate, or nobody is trusted.
+pub(crate) fn client_trusting(authorities: Option<&Path>) -> Result<ClientConfig, TlsError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if let Some(path) = authorities {
+        roots.add_parsable_certificates(certificates(path)?);
+    }
     if roots.is_empty() {
         return Err(TlsError::NoRoots);
     }

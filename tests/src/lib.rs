@@ -3,4 +3,5 @@
 pub mod certificate;
 pub mod harness;
 pub mod load;
+pub mod runaway;
 pub mod simulator;

@@ -33,7 +33,7 @@ mod words;
 
 pub use behaviour::{Behaviour, Fault, Framing, UsageReport};
 pub use identity::{AUDIENCE, IDENTITY_HEADER, IdentityFault};
-pub use ledger::Totals;
+pub use ledger::{Burst, Totals};
 pub use record::Recorded;
 
 use crate::certificate::Authority;
@@ -55,6 +55,8 @@ pub struct Options {
     pub recorded: usize,
     /// Answers calls without a stream with bytes made once, without counting anything.
     pub fixed_answers: bool,
+    /// Keeps when tokens were processed and generated, for [`Simulator::timeline`]; it grows with each of them.
+    pub timed: bool,
     /// How long issued tokens hold.
     pub token_lifetime: Duration,
     /// Threads that serve, each with a runtime of its own.
@@ -81,6 +83,7 @@ impl Default for Options {
             check_tokens: true,
             recorded: 1024,
             fixed_answers: false,
+            timed: false,
             token_lifetime: Duration::from_hours(1),
             threads: 1,
         }
@@ -189,6 +192,12 @@ impl Simulator {
     #[must_use]
     pub fn totals(&self, deployment: &str) -> Totals {
         self.azure.ledger.totals(deployment)
+    }
+
+    /// When a deployment processed prompts and generated tokens, in order; empty unless it was started `timed`.
+    #[must_use]
+    pub fn timeline(&self, deployment: &str) -> Vec<Burst> {
+        self.azure.ledger.timeline(deployment)
     }
 
     /// What all deployments really did.

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::{env, fs};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use serde_json::Value;
 
 use self::measure::{Effort, Measure};
@@ -23,10 +23,14 @@ mod nginx;
 mod process;
 mod proxy;
 mod report;
+mod runaway;
 
 /// Options of `cargo xtask bench`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    what: Option<What>,
     /// Rounds of each measurement, of which the median counts
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
@@ -53,6 +57,13 @@ pub(crate) struct BenchArgs {
     stand_in: bool,
 }
 
+/// What is measured instead of speed.
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Let agents run away against a budget, and count what was really generated
+    Runaway(runaway::RunawayArgs),
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Format {
     Table,
@@ -66,6 +77,9 @@ enum Format {
 /// When something is missing, does not build or start, or when a call of the benchmark is not answered with 200.
 #[expect(clippy::print_stdout, reason = "the result of the command")]
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
+    if let Some(What::Runaway(args)) = &args.what {
+        return runaway::run(args);
+    }
     let sides = args.only.map_or_else(|| vec![Side::Nginx, Side::Gateway], |side| vec![side]);
     let site = Site::prepare(args, &sides)?;
     let _upstream = site.start_upstream()?;
@@ -106,7 +120,7 @@ impl Site {
         if sides.contains(&Side::Nginx) || args.stand_in {
             nginx::ensure_installed()?;
         }
-        let release = build(gateway_runs)?;
+        let release = build("bench-load", gateway_runs)?;
         let target = release.parent().unwrap_or(&release);
         let directory = target.join("bench");
         if directory.exists() {
@@ -166,9 +180,9 @@ impl Site {
 }
 
 /// Builds what is measured and what measures, and returns the directory of the programs.
-fn build(gateway: bool) -> Result<PathBuf> {
+fn build(measures: &str, gateway: bool) -> Result<PathBuf> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--release", "--package", "gateway-tests", "--bin", "bench-load"]);
+    cargo.args(["build", "--release", "--package", "gateway-tests", "--bin", measures]);
     if gateway {
         cargo.args(["--package", "gateway-user", "--bin", "aoai-gateway"]);
     }

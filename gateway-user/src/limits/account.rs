@@ -24,6 +24,10 @@ const NAMED_SHARE: u64 = 2;
 /// The longest that a minute's limit makes anyone wait. The window covers up to a second more; who comes back so early is
 /// told the rest. SDKs honour waits of up to a minute, and call again at once on longer ones.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// What an answer is taken to need before the tenant has had one: most chat answers are no longer.
+const UNKNOWN_OUTPUT: u64 = 256;
+/// By which part of the difference the peak of the answers sinks towards a smaller one.
+const PEAK_DECAY: u64 = 16;
 /// How soon to come back when only open calls stand in the way: they may end at any moment.
 const WAIT_FOR_OPEN_CALLS: Duration = Duration::from_secs(1);
 
@@ -65,6 +69,13 @@ pub struct Ask {
     pub choices: u64,
     /// What the tokens cost.
     pub prices: Prices,
+}
+
+impl Ask {
+    /// The most output tokens that the call may come to where no budget stands in the way.
+    fn output_wanted(&self) -> Tokens {
+        self.output_named.map_or(self.output_most, |named| named.min(self.output_most))
+    }
 }
 
 /// What a call was let in with.
@@ -147,6 +158,8 @@ pub struct Held {
     slots: u32,
     prompt: Tokens,
     output: Tokens,
+    /// Whether the output held is less than the call would have been free to produce.
+    sliced: bool,
     cost: NanoDollars,
     /// Already booked of the output, and no longer held.
     spent: Used,
@@ -232,6 +245,7 @@ impl Account {
             slots: 1,
             prompt: ask.prompt,
             output,
+            sliced: output < ask.output_wanted(),
             cost: cost_bound(&ask.prices, ask.prompt, output),
             spent: Used::default(),
         };
@@ -303,8 +317,9 @@ impl Account {
         state.free(held);
         state.book(used, held.spent, now);
         let output = used.output.get();
-        state.typical_output =
-            state.typical_output.max(output) - state.typical_output.saturating_sub(output) / 16;
+        // An answer that took all it was allowed would have gone on: nobody knows for how long.
+        let cut = held.sliced && used.output >= held.output_allowed();
+        state.learn(if cut { output.saturating_mul(2) } else { output });
     }
 
     /// Frees what a call held that used nothing beyond what was spent already.
@@ -339,11 +354,12 @@ impl Account {
 impl State {
     /// How many output tokens to hold for a call.
     fn output_slice(&mut self, limits: &Limits, ask: &Ask, now: Now) -> Result<Tokens, Refused> {
-        let wanted = ask.output_named.map_or(ask.output_most, |named| named.min(ask.output_most)).get();
+        let wanted = ask.output_wanted().get();
         let least = match limits.ceiling {
             Ceiling::Strict => LEAST_SLICE.saturating_mul(ask.choices).min(wanted),
             Ceiling::Soft => 0,
         };
+        let likely = self.likely_output();
         let mut enough = least;
         if let Some(limit) = limits.tokens_per_minute {
             let limit = u64::from(limit.get());
@@ -353,8 +369,7 @@ impl State {
             if limits.ceiling == Ceiling::Strict {
                 // An answer cut short at a sliver of the budget helps nobody: where the tenant's answers are known to
                 // need more, the call waits for that much, up to a part of the budget that it is sure to see again.
-                enough =
-                    self.typical_output.min(limit / 16).max(least).min(wanted).min(limit - ask.prompt.get());
+                enough = likely.min(limit / 16).max(least).min(wanted).min(limit - ask.prompt.get());
             }
         }
         let room = self.room(limits, ask.prompt, enough, &ask.prices, now)?.get();
@@ -362,8 +377,23 @@ impl State {
             return Ok(Tokens::ZERO);
         }
         let share = if ask.output_named.is_some() { NAMED_SHARE } else { UNNAMED_SHARE };
-        let fair = (room / share).max(self.typical_output).max(enough);
+        // What answers are known to need goes before the share, as long as it leaves as much again.
+        let fair = (room / share).max(likely.min(room / 2)).max(enough);
         Ok(Tokens::new(wanted.min(fair).min(room)))
+    }
+
+    /// Notes what an answer needed.
+    fn learn(&mut self, output: u64) {
+        self.typical_output =
+            self.typical_output.max(output) - self.typical_output.saturating_sub(output) / PEAK_DECAY;
+    }
+
+    /// What the next answer will probably not go beyond: the peak has sunk since it was seen, and answers vary.
+    fn likely_output(&self) -> u64 {
+        match self.typical_output {
+            0 => UNKNOWN_OUTPUT,
+            typical => typical.saturating_add(typical / 4),
+        }
     }
 
     /// How many output tokens every limit has room for beside a prompt; refused where that is fewer than `enough`.
@@ -486,5 +516,7 @@ fn affordable(nano_dollars: u64, price: TokenPrice) -> u64 {
     tokens.map_or(u64::MAX, |tokens| u64::try_from(tokens).unwrap_or(u64::MAX))
 }
 
+#[cfg(test)]
+mod fairness_tests;
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,8 @@ use tokio::time::Sleep;
 #[derive(Debug)]
 pub(crate) struct Activity {
     start: Instant,
-    calls: AtomicU32,
+    /// Open calls in the lower half, and in the upper one how many have ended, which may overflow.
+    calls: AtomicU64,
     /// When the last call ended, in milliseconds since `start`.
     idle_since_ms: AtomicU64,
 }
@@ -32,28 +33,42 @@ pub(super) struct Timed<S> {
     idle_timeout: Duration,
     /// `None` where headers cannot be told from what else is read: on HTTP/2.
     header_timeout: Option<Duration>,
-    /// When the first byte came of headers that are not complete.
-    headers_since: Option<Instant>,
+    /// Headers that are not complete, unless a call has ended since they began.
+    headers: Option<Headers>,
     timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// Headers on their way.
+#[derive(Debug, Clone, Copy)]
+struct Headers {
+    /// When their first byte came.
+    since: Instant,
+    /// The calls that had ended by then.
+    ended: u64,
 }
 
 impl Activity {
     pub(super) fn new() -> Self {
-        Self { start: Instant::now(), calls: AtomicU32::new(0), idle_since_ms: AtomicU64::new(0) }
+        Self { start: Instant::now(), calls: AtomicU64::new(0), idle_since_ms: AtomicU64::new(0) }
     }
 
     pub(super) fn call_started(&self) {
-        self.calls.fetch_add(1, Ordering::Relaxed);
+        self.calls.fetch_add(OPEN_CALL, Ordering::Relaxed);
     }
 
     pub(super) fn call_ended(&self) {
         let now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.idle_since_ms.store(now, Ordering::Relaxed);
-        self.calls.fetch_sub(1, Ordering::Relaxed);
+        self.calls.fetch_add(ENDED_CALL - OPEN_CALL, Ordering::Relaxed);
     }
 
     fn is_busy(&self) -> bool {
-        self.calls.load(Ordering::Relaxed) > 0
+        self.calls.load(Ordering::Relaxed) & (ENDED_CALL - 1) > 0
+    }
+
+    /// A number that changes with each call that ends.
+    fn ended(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed) / ENDED_CALL
     }
 
     fn idle_since(&self) -> Instant {
@@ -68,20 +83,19 @@ impl<S> Timed<S> {
         idle_timeout: Duration,
         header_timeout: Option<Duration>,
     ) -> Self {
-        Self {
-            io: TokioIo::new(io),
-            activity,
-            idle_timeout,
-            header_timeout,
-            headers_since: None,
-            timer: None,
-        }
+        Self { io: TokioIo::new(io), activity, idle_timeout, header_timeout, headers: None, timer: None }
+    }
+
+    /// When the first byte came of headers that are not complete. What a call made of them may have ended already:
+    /// a refusal waits for nothing, so that nothing is read while it is open.
+    fn headers_since(&self) -> Option<Instant> {
+        self.headers.filter(|headers| headers.ended == self.activity.ended()).map(|headers| headers.since)
     }
 
     /// Ready once the connection has waited for too long for a call.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            let deadline = match (self.headers_since, self.header_timeout) {
+            let deadline = match (self.headers_since(), self.header_timeout) {
                 (Some(since), Some(timeout)) => since + timeout,
                 (None, _) | (_, None) => self.activity.idle_since() + self.idle_timeout,
             };
@@ -108,13 +122,13 @@ impl<S: AsyncRead + Unpin> Read for Timed<S> {
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.io).poll_read(cx, buf);
         if self.activity.is_busy() {
-            self.headers_since = None;
+            self.headers = None;
             return read;
         }
         match read {
             Poll::Ready(result) => {
-                if self.header_timeout.is_some() && self.headers_since.is_none() {
-                    self.headers_since = Some(Instant::now());
+                if self.header_timeout.is_some() && self.headers_since().is_none() {
+                    self.headers = Some(Headers { since: Instant::now(), ended: self.activity.ended() });
                 }
                 Poll::Ready(result)
             }
@@ -149,5 +163,62 @@ impl<S: AsyncWrite + Unpin> Write for Timed<S> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+}
+
+const OPEN_CALL: u64 = 1;
+const ENDED_CALL: u64 = 1 << 32;
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use hyper::rt::ReadBuf;
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+
+    /// A connection whose headers may take 20 ms, and that has just received some bytes of them.
+    async fn headers_begin() -> (Timed<tokio::io::DuplexStream>, tokio::io::DuplexStream) {
+        let (near, mut far) = tokio::io::duplex(64);
+        let (idle, headers) = (Duration::from_hours(1), Duration::from_millis(20));
+        let mut connection = Timed::new(near, Arc::new(Activity::new()), idle, Some(headers));
+        far.write_all(b"GET / HTTP/1.1").await.unwrap();
+        read(&mut connection).await.unwrap().unwrap();
+        (connection, far)
+    }
+
+    /// Polls once: nothing when the connection waits.
+    async fn read(connection: &mut Timed<tokio::io::DuplexStream>) -> Option<io::Result<()>> {
+        poll_fn(|cx| {
+            let mut space = [0; 64];
+            let mut buffer = ReadBuf::new(&mut space);
+            Poll::Ready(match Pin::new(&mut *connection).poll_read(cx, buffer.unfilled()) {
+                Poll::Ready(result) => Some(result),
+                Poll::Pending => None,
+            })
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn headers_that_do_not_end_are_timed_out() {
+        let (mut connection, _far) = headers_begin().await;
+        tokio::time::sleep(Duration::from_millis(40)).await;
+        let error = read(&mut connection).await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    /// A refusal is made without waiting for anything, so that nothing is read while its call is open.
+    #[tokio::test]
+    async fn a_call_that_ends_at_once_ends_its_headers_too() {
+        let (mut connection, mut far) = headers_begin().await;
+        connection.activity.call_started();
+        connection.activity.call_ended();
+        tokio::time::sleep(Duration::from_millis(40)).await;
+        assert!(read(&mut connection).await.is_none(), "the connection is idle");
+        far.write_all(b"GET / HTTP/1.1").await.unwrap();
+        read(&mut connection).await.unwrap().unwrap();
+        assert!(read(&mut connection).await.is_none(), "the next headers have their own time");
     }
 }

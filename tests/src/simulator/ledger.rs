@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -35,10 +36,21 @@ impl Totals {
     }
 }
 
+/// Tokens processed or generated at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Burst {
+    /// When.
+    pub at: Instant,
+    /// Of a prompt or of an answer.
+    pub tokens: u64,
+}
+
 /// The books of all deployments.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     accounts: Mutex<HashMap<String, Arc<Account>>>,
+    /// Whether it is kept when tokens were used, and not only how many.
+    timed: bool,
 }
 
 /// The books of one deployment.
@@ -49,6 +61,7 @@ pub(crate) struct Account {
     generated_tokens: AtomicU64,
     finished: AtomicU64,
     abandoned: AtomicU64,
+    timeline: Option<Mutex<Vec<Burst>>>,
 }
 
 /// A call being answered. One that is dropped before it finished was abandoned.
@@ -59,12 +72,23 @@ pub(crate) struct Entry {
 }
 
 impl Ledger {
+    pub(crate) fn new(timed: bool) -> Self {
+        Self { timed, ..Self::default() }
+    }
+
     pub(crate) fn account(&self, deployment: &str) -> Arc<Account> {
         let mut accounts = self.accounts.lock();
         if let Some(account) = accounts.get(deployment) {
             return Arc::clone(account);
         }
-        Arc::clone(accounts.entry(deployment.to_owned()).or_default())
+        let account = Account { timeline: self.timed.then(Mutex::default), ..Account::default() };
+        Arc::clone(accounts.entry(deployment.to_owned()).or_insert_with(|| Arc::new(account)))
+    }
+
+    pub(crate) fn timeline(&self, deployment: &str) -> Vec<Burst> {
+        let accounts = self.accounts.lock();
+        let timeline = accounts.get(deployment).and_then(|account| account.timeline.as_ref());
+        timeline.map(|timeline| timeline.lock().clone()).unwrap_or_default()
     }
 
     pub(crate) fn totals(&self, deployment: &str) -> Totals {
@@ -90,7 +114,16 @@ impl Account {
     pub(crate) fn open(self: &Arc<Self>, prompt_tokens: u64) -> Entry {
         self.calls.fetch_add(1, Ordering::SeqCst);
         self.prompt_tokens.fetch_add(prompt_tokens, Ordering::SeqCst);
+        self.note(prompt_tokens);
         Entry { account: Arc::clone(self), finished: false }
+    }
+
+    fn note(&self, tokens: u64) {
+        if let Some(timeline) = &self.timeline {
+            // Read under the lock, so that the timeline is in order.
+            let mut timeline = timeline.lock();
+            timeline.push(Burst { at: Instant::now(), tokens });
+        }
     }
 
     fn totals(&self) -> Totals {
@@ -110,6 +143,7 @@ impl Account {
 impl Entry {
     pub(crate) fn generated(&self, tokens: u64) {
         self.account.generated_tokens.fetch_add(tokens, Ordering::SeqCst);
+        self.account.note(tokens);
     }
 
     /// The whole answer was handed to the connection.

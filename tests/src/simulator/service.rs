@@ -58,7 +58,7 @@ impl Azure {
     pub(crate) fn new(options: &Options) -> Self {
         Self {
             identity: Identity::new(options.token_lifetime),
-            ledger: Ledger::default(),
+            ledger: Ledger::new(options.timed),
             calls: Recorder::new(options.recorded),
             identity_calls: Recorder::new(options.recorded),
             behaviours: Mutex::new(Behaviours {

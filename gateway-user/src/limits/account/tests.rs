@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use super::super::Admission;
 use super::*;
 
-const START: Now = Now { monotonic_ms: 1_000_000, utc_seconds: 1_709_212_455 };
-const PRICES: Prices = Prices {
+pub(super) const START: Now = Now { monotonic_ms: 1_000_000, utc_seconds: 1_709_212_455 };
+pub(super) const PRICES: Prices = Prices {
     input: TokenPrice::from_pico_dollars(150_000),
     cached_input: TokenPrice::from_pico_dollars(75_000),
     output: TokenPrice::from_pico_dollars(600_000),
@@ -30,12 +30,17 @@ fn ask(prompt: u64) -> Ask {
     }
 }
 
-fn used(prompt: u64, output: u64) -> Used {
+pub(super) fn used(prompt: u64, output: u64) -> Used {
     Used {
         tokens: Tokens::new(prompt + output),
         output: Tokens::new(output),
         cost: PRICES.cost(Tokens::new(prompt), Tokens::ZERO, Tokens::new(output)),
     }
+}
+
+#[test]
+fn an_idle_tenant_takes_less_than_a_kibibyte() {
+    assert!(size_of::<Account>() < 1024, "{} bytes", size_of::<Account>());
 }
 
 #[test]
@@ -149,10 +154,10 @@ fn a_hold_grows_only_into_what_is_free() {
     let account = Arc::new(Account::default());
     let limits = tokens_per_minute(1_000);
     let (mut call, grant) = Admission::admit(&account, &limits, &ask(100), START).unwrap();
-    assert_eq!(grant.output, Some(Tokens::new(225)));
+    assert_eq!(grant.output, Some(Tokens::new(256)));
     call.grow(&limits, Tokens::new(600), START).unwrap();
     assert!(matches!(call.grow(&limits, Tokens::new(600), START), Err(Refused::Tokens { .. })));
-    assert_eq!(call.output_allowed(), Tokens::new(825));
+    assert_eq!(call.output_allowed(), Tokens::new(856));
     drop(call);
     assert_eq!(account.counters(START).tokens_held, Tokens::ZERO);
 }
@@ -170,6 +175,26 @@ fn spent_output_leaves_the_window_a_minute_after_it_was_seen() {
     assert_eq!(counters.tokens_in_window, Tokens::new(110));
     assert_eq!(counters.tokens_held, Tokens::ZERO);
     assert_eq!(counters.periods[Period::Daily.index()].tokens, Tokens::new(310));
+}
+
+#[test]
+fn an_answer_that_was_cut_short_teaches_that_more_is_needed() {
+    let account = Arc::new(Account::default());
+    let limits = tokens_per_minute(20_000);
+    let (call, grant) = Admission::admit(&account, &limits, &ask(19_000), START).unwrap();
+    assert_eq!(grant.output, Some(Tokens::new(256)));
+    call.settle(used(100, 256), START);
+    let _others = account.admit(&limits, &Ask { output_most: Tokens::ZERO, ..ask(19_000) }, START).unwrap();
+    // There is room for as much again and more, but not for twice as much.
+    assert!(matches!(account.admit(&limits, &ask(20), START), Err(Refused::Tokens { .. })));
+}
+
+#[test]
+fn a_tenants_first_calls_wait_rather_than_being_cut_at_a_sliver() {
+    let account = Account::default();
+    let limits = tokens_per_minute(20_000);
+    account.admit(&limits, &Ask { output_most: Tokens::ZERO, ..ask(19_800) }, START).unwrap();
+    assert!(matches!(account.admit(&limits, &ask(20), START), Err(Refused::Tokens { .. })));
 }
 
 #[derive(Debug, Clone)]

@@ -1,0 +1,189 @@
+//! `aoai-gateway smoke` against a gateway that streams, and through a proxy that does not.
+#![expect(clippy::unwrap_used, reason = "tests unwrap, and so do their helpers")]
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::process::Output;
+use std::time::Duration;
+
+use bytes::Bytes;
+use gateway_tests::certificate::Authority;
+use gateway_tests::harness::{Client, Config, Gateway, Keys, Protocol, Site};
+use gateway_tests::simulator::{Behaviour, Fault, Options, Simulator};
+use http::header::TRANSFER_ENCODING;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+
+/// A gateway, its tenant's keys, and a simulator that gives `tokens` tokens, one every 20 ms.
+fn start(tokens: u64, configuration: &str) -> (Simulator, Gateway, Keys) {
+    let behaviour = Behaviour { tokens, chunk_delay: Duration::from_millis(20), ..Behaviour::default() };
+    let azure = Simulator::start(Options { behaviour, ..Options::default() }).unwrap();
+    let config = Config::for_simulator(&azure).unwrap().with(configuration).unwrap();
+    let site = Site::new(&azure, &config).unwrap();
+    let keys = site.add_tenant("acme", None).unwrap();
+    std::fs::write(site.path().join("ca.crt"), site.authority().pem()).unwrap();
+    (azure, site.start().unwrap(), keys)
+}
+
+/// Runs the command without holding up what runs in this test.
+async fn smoke(site: &Site, address: SocketAddr, key: &str, more: &[&str]) -> Output {
+    let url = format!("https://{address}");
+    let mut command = site.command(&["smoke", "--url", &url]).unwrap();
+    command.env("AOAI_GATEWAY_KEY", key).args(more);
+    tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap()
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+/// The exit code and the error of a command that shows nothing else.
+fn failure(output: &Output) -> (Option<i32>, &str) {
+    assert_eq!(stdout(output), "");
+    (output.status.code(), std::str::from_utf8(&output.stderr).unwrap())
+}
+
+const TRUSTING: [&str; 4] = ["--ca", "ca.crt", "--deployment", "chat"];
+
+#[tokio::test]
+async fn a_stream_that_streams_passes() {
+    let (_azure, gateway, keys) = start(60, "");
+    let output = smoke(gateway.site(), gateway.address(), &keys.primary, &TRUSTING).await;
+    let shown = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{shown}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(shown.contains("plain     chat answered after"), "{shown}");
+    assert!(shown.contains("x-tokens-consumed: "), "{shown}");
+    assert!(shown.contains("x-tokens-remaining: "), "{shown}");
+    assert_eq!(shown.matches(" ms  +").count(), 60, "{shown}");
+    assert_eq!(shown.matches(" and 60 completion tokens").count(), 2, "{shown}");
+    assert!(shown.contains("\n60 chunks: the first after "), "{shown}");
+    assert!(shown.ends_with("ok: streaming streams\n"), "{shown}");
+    assert!(!shown.contains('\u{1b}'), "colours are for terminals: {shown:?}");
+}
+
+#[tokio::test]
+async fn an_answer_that_a_proxy_buffers_fails() {
+    let (_azure, gateway, keys) = start(60, "");
+    let site = gateway.site();
+    let proxy = buffering_proxy(gateway.address(), site.authority().clone()).await;
+    let output = smoke(site, proxy, &keys.primary, &TRUSTING).await;
+    let shown = stdout(&output);
+    assert_eq!(output.status.code(), Some(1), "{shown}");
+    assert!(shown.contains("\n60 chunks: the first after "), "{shown}");
+    assert!(shown.contains("FAILED: half of the chunks or more came together"), "{shown}");
+    assert!(shown.contains("proxy_buffering off"), "{shown}");
+}
+
+#[tokio::test]
+async fn an_answer_too_short_to_tell_has_its_own_exit_code() {
+    let (_azure, gateway, keys) = start(5, "");
+    let output = smoke(gateway.site(), gateway.address(), &keys.primary, &TRUSTING).await;
+    assert_eq!(output.status.code(), Some(3));
+    assert!(stdout(&output).contains("cannot tell: "), "{}", stdout(&output));
+}
+
+#[tokio::test]
+async fn without_a_deployment_the_first_that_chats_is_called() {
+    let (azure, gateway, keys) = start(20, "[deployments.a-search]\nmodel = \"text-embedding-3-small\"\n");
+    azure
+        .behave_for("a-search", Behaviour { fault: Some(Fault::DeploymentNotFound), ..Behaviour::default() });
+    let output = smoke(gateway.site(), gateway.address(), &keys.primary, &["--ca", "ca.crt"]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(stdout(&output).starts_with("plain     chat answered after"), "{}", stdout(&output));
+    assert!(azure.requests()[0].target.ends_with("/chat/completions"));
+}
+
+#[tokio::test]
+async fn what_stands_in_the_way_is_named() {
+    let (azure, gateway, keys) = start(20, "");
+    let (site, address) = (gateway.site(), gateway.address());
+
+    let untrusted = smoke(site, address, &keys.primary, &["--deployment", "chat"]).await;
+    let (code, error) = failure(&untrusted);
+    assert_eq!(code, Some(4), "{error}");
+    assert!(error.contains("certificate is not trusted") && error.contains("--ca FILE"), "{error}");
+
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = smoke(site, free, &keys.primary, &TRUSTING).await;
+    let (code, error) = failure(&closed);
+    assert_eq!(code, Some(4), "{error}");
+    assert!(error.starts_with(&format!("error: {free}: connection refused")), "{error}");
+
+    let plain = smoke(site, gateway.admin(), &keys.primary, &TRUSTING).await;
+    let (code, error) = failure(&plain);
+    assert_eq!(code, Some(4), "{error}");
+    assert!(error.contains("does not speak TLS"), "{error}");
+
+    let unknown = smoke(site, address, &keys.primary, &["--ca", "ca.crt", "--deployment", "nope"]).await;
+    let (code, error) = failure(&unknown);
+    assert_eq!(code, Some(4), "{error}");
+    assert!(error.contains("there is no deployment nope to call (404"), "{error}");
+
+    let foreign = Site::new(&azure, &Config::for_simulator(&azure).unwrap()).unwrap();
+    let key = foreign.add_tenant("acme", None).unwrap().primary;
+    let foreign = smoke(site, address, &key, &TRUSTING).await;
+    let (code, error) = failure(&foreign);
+    assert_eq!(code, Some(4), "{error}");
+    assert!(error.contains("the key is not accepted") && error.contains("401"), "{error}");
+    assert!(!error.contains(&key), "{error}");
+}
+
+#[tokio::test]
+async fn wrong_usage_is_exit_code_2_and_shows_no_key() {
+    let (_azure, gateway, keys) = start(20, "");
+    let (site, address) = (gateway.site(), gateway.address());
+    let mistyped = keys.primary.replace("aoai_", "aoai-");
+    let output = smoke(site, address, &mistyped, &TRUSTING).await;
+    let (code, error) = failure(&output);
+    assert_eq!(code, Some(2), "{error}");
+    assert!(
+        error.contains("the key is no subscription key")
+            && !error.contains(mistyped.trim_start_matches("aoai-")),
+        "{error}"
+    );
+
+    let output = smoke(site, address, &keys.primary, &["--ca", "no.crt"]).await;
+    let (code, error) = failure(&output);
+    assert_eq!(code, Some(2), "{error}");
+    assert!(error.contains("no.crt"), "{error}");
+}
+
+/// A TLS reverse proxy that has every response whole before it passes any of it on.
+async fn buffering_proxy(gateway: SocketAddr, authority: Authority) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let authority = authority.clone();
+            tokio::spawn(async move {
+                let stream = authority.acceptor(&[b"http/1.1"]).unwrap().accept(stream).await.unwrap();
+                let service = service_fn(|request| buffered(gateway, authority.clone(), request));
+                // The caller hangs up when it has what it wants.
+                drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
+            });
+        }
+    });
+    address
+}
+
+#[expect(clippy::disallowed_methods, reason = "the request is our own")]
+async fn buffered(
+    gateway: SocketAddr,
+    authority: Authority,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (parts, body) = request.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    let mut client = Client::connect(gateway, &authority, Protocol::Http1).await.unwrap();
+    let reply = client.send(Request::from_parts(parts, body)).await.unwrap();
+    let mut response = Response::new(Full::new(reply.body));
+    *response.status_mut() = reply.status;
+    *response.headers_mut() = reply.headers;
+    response.headers_mut().remove(TRANSFER_ENCODING);
+    Ok(response)
+}
