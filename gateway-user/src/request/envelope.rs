@@ -78,7 +78,8 @@ pub enum StreamOptions {
 pub enum Unmeterable {
     /// `background: true`: the answer is fetched later, by a route that does not exist.
     Background,
-    /// `previous_response_id`, `conversation` or a stored `prompt`: input that is not in the request.
+    /// `previous_response_id`, `conversation`, a stored `prompt`, or what upstream searches for the answer: input that is
+    /// not in the request.
     StoredInput(&'static str),
     /// A tool that runs upstream, and spends there.
     HostedTool,
@@ -190,7 +191,11 @@ impl<'a> Envelope<'a> {
                     self.unmeterable = Some(Unmeterable::Background);
                 }
             }
-            "previous_response_id" | "conversation" => self.stored_input(key, value),
+            "previous_response_id"
+            | "conversation"
+            | "data_sources"
+            | "dataSources"
+            | "web_search_options" => self.stored_input(key, value),
             "prompt" => {
                 // A stored template of the Responses API is an object; a prompt of completions never is.
                 if value.get().starts_with('{') {
@@ -198,7 +203,7 @@ impl<'a> Envelope<'a> {
                 }
             }
             "tools" => {
-                if self.unmeterable.is_none() && has_hosted_tool(value) {
+                if has_hosted_tool(value)? && self.unmeterable.is_none() {
                     self.unmeterable = Some(Unmeterable::HostedTool);
                 }
             }
@@ -220,7 +225,7 @@ impl<'a> Envelope<'a> {
 }
 
 /// The fields that the gateway acts on.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 16] = [
     "model",
     "stream",
     "stream_options",
@@ -234,6 +239,9 @@ const KEYS: [&str; 13] = [
     "conversation",
     "prompt",
     "tools",
+    "data_sources",
+    "dataSources",
+    "web_search_options",
 ];
 
 /// A body's fields: those that the gateway acts on, in their order, and the first whose name is ambiguous.
@@ -363,18 +371,18 @@ impl<'de> Deserialize<'de> for OptionFields<'de> {
     }
 }
 
-/// Whether any tool is of a kind that upstream runs itself. Functions and custom tools run at the caller's.
-fn has_hosted_tool(tools: &RawValue) -> bool {
+/// Whether any tool is of a kind that upstream runs itself. Functions and custom tools run at the caller's. A list that
+/// another parser may read differently is an error: a `type` given twice would hide such a tool.
+fn has_hosted_tool(tools: &RawValue) -> Result<bool, EnvelopeError> {
     #[derive(serde::Deserialize)]
     struct Tool<'a> {
         #[serde(borrow, rename = "type")]
         kind: Option<Cow<'a, str>>,
     }
-    let tools: Option<Vec<Tool<'_>>> = serde_json::from_str(tools.get()).unwrap_or_default();
-    tools
-        .unwrap_or_default()
-        .iter()
-        .any(|tool| tool.kind.as_deref().is_some_and(|kind| !matches!(kind, "function" | "custom")))
+    let tools: Option<Vec<Tool<'_>>> = parsed("tools", tools, "a list of objects with one `type` each")?;
+    let hosted =
+        |tool: &Tool<'_>| tool.kind.as_deref().is_some_and(|kind| !matches!(kind, "function" | "custom"));
+    Ok(tools.is_some_and(|tools| tools.iter().any(hosted)))
 }
 
 fn parsed<'a, T: Deserialize<'a>>(

@@ -50,6 +50,8 @@ fn values_of_the_wrong_kind_are_named() {
         (r#"{"n":"2"}"#, "n"),
         (r#"{"stream_options":[]}"#, "stream_options"),
         (r#"{"background":1}"#, "background"),
+        (r#"{"tools":[{"type":"function","type":"web_search"}]}"#, "tools"),
+        (r#"{"tools":[{"type":"web_search"},5]}"#, "tools"),
     ] {
         assert!(
             matches!(parse(body), Err(EnvelopeError::Value { key: found, .. }) if found == key),
@@ -78,6 +80,8 @@ fn what_escapes_metering_is_seen() {
         (r#"{"prompt":"text"}"#, None),
         (r#"{"tools":[{"type":"function"},{"type":"web_search"}]}"#, Some(Unmeterable::HostedTool)),
         (r#"{"tools":[{"type":"function","function":{"name":"f"}}]}"#, None),
+        (r#"{"data_sources":[{}]}"#, Some(Unmeterable::StoredInput("data_sources"))),
+        (r#"{"web_search_options":{}}"#, Some(Unmeterable::StoredInput("web_search_options"))),
     ] {
         assert_eq!(parse(body).unwrap().unmeterable, expected, "{body}");
     }
