@@ -16,6 +16,7 @@ mod log;
 mod metrics;
 mod raw;
 mod request;
+mod scene;
 mod site;
 
 pub use client::{Chunk, Client, Protocol, Reply, Streaming};
@@ -25,6 +26,7 @@ pub use log::Log;
 pub use metrics::Metrics;
 pub use raw::RawConnection;
 pub use request::{chat, post, user_says};
+pub use scene::Scene;
 pub use site::{Keys, Site};
 
 /// How long anything that a test waits for may take, on a slow and busy machine.
