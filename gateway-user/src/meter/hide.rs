@@ -20,8 +20,20 @@ pub struct UsageHider {
     waiting: BytesMut,
     /// Inside an event whose start has passed already.
     passing: bool,
-    /// What has passed ended a line, so that an empty one would end the event.
-    line_ended: bool,
+    /// Where what has passed of it ends.
+    passed_to: PassedTo,
+}
+
+/// How far a passing event has come towards the empty line that ends it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum PassedTo {
+    /// Inside a line.
+    #[default]
+    Line,
+    /// Behind a line.
+    LineEnd,
+    /// Behind a line and a carriage return, which is the first half of an empty line's end.
+    LineEndCr,
 }
 
 impl UsageHider {
@@ -43,7 +55,7 @@ impl UsageHider {
                     at = end;
                 }
                 None => {
-                    self.line_ended = bytes.last().map_or(self.line_ended, |last| *last == b'\n');
+                    self.passed_to = self.passed_to.with(&bytes);
                     out.push_back(bytes);
                     return;
                 }
@@ -62,7 +74,7 @@ impl UsageHider {
             self.waiting.extend_from_slice(start);
         } else {
             self.passing = true;
-            self.line_ended = start.last() == Some(&b'\n');
+            self.passed_to = PassedTo::Line.with(start);
             push(out, &bytes, passed_from, bytes.len());
         }
     }
@@ -76,15 +88,24 @@ impl UsageHider {
 
     /// Where the event ends that has been passing.
     fn rest_of_event(&self, bytes: &[u8]) -> Option<usize> {
-        if self.line_ended {
-            if bytes.first() == Some(&b'\n') {
-                return Some(1);
-            }
-            if bytes.starts_with(b"\r\n") {
-                return Some(2);
-            }
+        match self.passed_to {
+            PassedTo::LineEnd | PassedTo::LineEndCr if bytes.starts_with(b"\n") => Some(1),
+            PassedTo::LineEnd if bytes.starts_with(b"\r\n") => Some(2),
+            PassedTo::Line | PassedTo::LineEnd | PassedTo::LineEndCr => event_end(bytes, 0),
         }
-        event_end(bytes, 0)
+    }
+}
+
+impl PassedTo {
+    /// Where the event ends with `bytes` behind it, which do not end it.
+    fn with(self, bytes: &[u8]) -> Self {
+        match bytes {
+            [] => self,
+            [.., b'\n'] => Self::LineEnd,
+            [.., b'\n', b'\r'] => Self::LineEndCr,
+            [b'\r'] if self == Self::LineEnd => Self::LineEndCr,
+            [..] => Self::Line,
+        }
     }
 }
 
@@ -140,8 +161,8 @@ mod tests {
 
     const BEFORE: &str = concat!(
         "data: {\"choices\":[],\"prompt_filter_results\":[{}]}\n\n",
-        "data: {\"choices\":[{\"delta\":{\"content\":\"say \\\"usage\\\": {\"}}],\"usage\":null}\n\n",
         ": comment\n\n",
+        "data: {\"choices\":[{\"delta\":{\"content\":\"say \\\"usage\\\": {\"}}],\"usage\":null}\n\n",
     );
     const USAGE: &str = "data: {\"id\":\"1\",\"choices\": [ ],\"usage\": {\"prompt_tokens\":9}}\n\n";
     const AFTER: &str = "data: [DONE]\n\n";
@@ -199,6 +220,8 @@ mod tests {
         ) {
             let framed = |text: &str| if crlf { text.replace('\n', "\r\n") } else { text.to_owned() };
             let stream = framed(&[BEFORE, USAGE, AFTER].concat());
+            let bytes: Vec<_> = stream.as_bytes().chunks(1).collect();
+            prop_assert_eq!(filtered(&bytes), framed(&[BEFORE, AFTER].concat()).into_bytes());
             let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut % stream.len()).collect();
             cuts.sort_unstable();
             let mut pieces = Vec::new();
