@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -80,6 +80,8 @@ pub(crate) struct Relay {
     call: Call,
     /// `None` once upstream's body has ended or was given up.
     source: Option<Source>,
+    /// Why it was given up, to be told once all that came before has left.
+    broken: Option<RelayError>,
     pool: Arc<Pool>,
     meter: Meter,
     /// To be forwarded.
@@ -105,6 +107,7 @@ impl Relay {
         Self {
             call,
             source,
+            broken: None,
             pool,
             meter,
             ready: VecDeque::new(),
@@ -131,7 +134,12 @@ impl Relay {
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
             let Some(source) = &mut self.source else {
-                return Poll::Ready(self.last_frame());
+                if self.broken.is_some() && !std::mem::replace(&mut self.flushed, true) {
+                    // An error makes hyper drop what it has not flushed; Pending makes it flush first.
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                return Poll::Ready(self.broken.take().map(Err).or_else(|| self.last_frame()));
             };
             match source.connection.poll_frame(&mut source.body, cx) {
                 Poll::Ready(Some(Ok(frame))) => {
@@ -140,15 +148,10 @@ impl Relay {
                     }
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    self.broke("upstream_error");
-                    return Poll::Ready(Some(Err(RelayError::Upstream(error))));
+                    self.broke("upstream_error", RelayError::Upstream(error));
                 }
                 Poll::Ready(None) => self.completed(),
-                Poll::Pending => match self.idle(cx) {
-                    Poll::Ready(Ok(())) => {}
-                    Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error))),
-                    Poll::Pending => return Poll::Pending,
-                },
+                Poll::Pending => ready!(self.idle(cx)),
             }
         }
     }
@@ -177,8 +180,8 @@ impl Relay {
         }
     }
 
-    /// Nothing to forward at the moment. `Ready(Ok)` when there is something again.
-    fn idle(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RelayError>> {
+    /// Nothing to forward at the moment. Ready when there is something again, or the response has been ended.
+    fn idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.unmetered.is_empty() {
             if !self.flushed {
                 // Pending makes hyper flush; woken at once, the counting is done behind the caller's back.
@@ -190,19 +193,20 @@ impl Relay {
             self.count();
             if let Some(refusal) = self.beyond_budget() {
                 self.cut(&refusal);
-                return Poll::Ready(Ok(()));
+                return Poll::Ready(());
             }
         }
         while self.look_after.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             self.look_after.as_mut().reset((now + LOOK_AFTER).into());
             if self.call.tenant.is_revoked(self.call.slot) {
-                return Poll::Ready(self.revoked());
+                self.revoked();
+                return Poll::Ready(());
             }
             let idle_timeout = self.source.as_ref().map_or(Duration::MAX, |source| source.idle_timeout);
             if now.saturating_duration_since(self.last_arrival) >= idle_timeout {
-                self.broke("upstream_timeout");
-                return Poll::Ready(Err(RelayError::Idle(idle_timeout)));
+                self.broke("upstream_timeout", RelayError::Idle(idle_timeout));
+                return Poll::Ready(());
             }
         }
         Poll::Pending
@@ -253,15 +257,11 @@ impl Relay {
         self.ready.push_back(Bytes::from(ending));
     }
 
-    fn revoked(&mut self) -> Result<(), RelayError> {
+    fn revoked(&mut self) {
         match &self.meter {
-            Meter::Stream { meter, .. } if meter.at_boundary() => {
-                self.cut(&Refusal::InvalidKey);
-                Ok(())
-            }
+            Meter::Stream { meter, .. } if meter.at_boundary() => self.cut(&Refusal::InvalidKey),
             Meter::Stream { .. } | Meter::Json(_) | Meter::Unbilled => {
-                self.broke("invalid_subscription_key");
-                Err(RelayError::Revoked)
+                self.broke(Refusal::InvalidKey.reason(), RelayError::Revoked);
             }
         }
     }
@@ -283,8 +283,10 @@ impl Relay {
     }
 
     /// The response ends before its end.
-    fn broke(&mut self, reason: &'static str) {
+    fn broke(&mut self, reason: &'static str, error: RelayError) {
         self.source = None;
+        self.broken = Some(error);
+        self.flushed = false;
         self.count();
         self.call.ended_by(reason);
         if matches!(self.meter, Meter::Stream { .. }) {
