@@ -31,6 +31,8 @@ use crate::upstream::pool::Pool;
 pub(crate) const TOKENS_CONSUMED: HeaderName = HeaderName::from_static("x-tokens-consumed");
 /// How often an open response is looked after: a revoked key ends it within twice that.
 const LOOK_AFTER: Duration = Duration::from_millis(400);
+/// How long a stream that is to end may take to come to the end of an event before it is broken off.
+const PATIENCE: Duration = Duration::from_millis(200);
 /// Chunks that may wait to be counted while more of them arrive.
 const MOST_UNMETERED: usize = 16;
 /// What a hold grows by when a stream has used it up.
@@ -70,8 +72,15 @@ pub(crate) enum RelayError {
     Upstream(hyper::Error),
     #[error("upstream sent nothing for {0:?}")]
     Idle(Duration),
-    #[error("the key was revoked")]
-    Revoked,
+    #[error("it may not go on: {0}")]
+    Ended(&'static str),
+}
+
+/// A stream that is to end as soon as all that has passed are whole events.
+#[derive(Debug)]
+struct Ending {
+    refusal: Refusal,
+    since: Instant,
 }
 
 /// A response body that relays upstream's.
@@ -86,6 +95,8 @@ pub(crate) struct Relay {
     meter: Meter,
     /// To be forwarded.
     ready: VecDeque<Bytes>,
+    /// Why and since when it is to end. All that was forwarded has been counted then.
+    ending: Option<Ending>,
     /// Forwarded, and still to be counted.
     unmetered: VecDeque<Bytes>,
     /// The connection has been given the chance to flush what was forwarded.
@@ -111,6 +122,7 @@ impl Relay {
             pool,
             meter,
             ready: VecDeque::new(),
+            ending: None,
             unmetered: VecDeque::new(),
             flushed: false,
             last_arrival: Instant::now(),
@@ -145,6 +157,10 @@ impl Relay {
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Ok(bytes) = frame.into_data() {
                         self.arrived(bytes);
+                        // Upstream may be so fast that there is no idle moment.
+                        if self.last_arrival >= self.look_after.deadline().into_std() {
+                            self.look_after();
+                        }
                     }
                 }
                 Poll::Ready(Some(Err(error))) => {
@@ -159,18 +175,25 @@ impl Relay {
     /// Takes a chunk: to be forwarded now and counted later.
     fn arrived(&mut self, bytes: Bytes) {
         self.last_arrival = Instant::now();
+        self.flushed = false;
         if self.unmetered.len() >= MOST_UNMETERED {
             self.count();
+            self.check_budget();
         }
         match &mut self.meter {
-            Meter::Stream { hider, .. } => {
+            Meter::Stream { meter, hider, .. } => {
                 self.call.first_chunk(self.last_arrival);
+                let passing = if self.ending.is_some() {
+                    let end = meter.push_to_boundary(&bytes).unwrap_or(bytes.len());
+                    bytes.slice(..end)
+                } else {
+                    self.unmetered.push_back(bytes.clone());
+                    bytes
+                };
                 match hider {
-                    Some(hider) => hider.filter(bytes.clone(), &mut self.ready),
-                    None => self.ready.push_back(bytes.clone()),
+                    Some(hider) => hider.filter(passing, &mut self.ready),
+                    None => self.ready.push_back(passing),
                 }
-                self.unmetered.push_back(bytes);
-                self.flushed = false;
             }
             Meter::Json(scanner) => {
                 scanner.push(&bytes);
@@ -178,6 +201,7 @@ impl Relay {
             }
             Meter::Unbilled => self.ready.push_back(bytes),
         }
+        self.end_at_boundary();
     }
 
     /// Nothing to forward at the moment. Ready when there is something again, or the response has been ended.
@@ -191,25 +215,41 @@ impl Relay {
             }
             self.call.gateway.metrics.chunk_delay.observe(self.last_arrival.elapsed().as_secs_f64());
             self.count();
-            if let Some(refusal) = self.beyond_budget() {
-                self.cut(&refusal);
-                return Poll::Ready(());
-            }
+            self.check_budget();
+            self.end_at_boundary();
         }
-        while self.look_after.as_mut().poll(cx).is_ready() {
-            let now = Instant::now();
-            self.look_after.as_mut().reset((now + LOOK_AFTER).into());
-            if self.call.tenant.is_revoked(self.call.slot) {
-                self.revoked();
-                return Poll::Ready(());
-            }
-            let idle_timeout = self.source.as_ref().map_or(Duration::MAX, |source| source.idle_timeout);
-            if now.saturating_duration_since(self.last_arrival) >= idle_timeout {
-                self.broke("upstream_timeout", RelayError::Idle(idle_timeout));
-                return Poll::Ready(());
-            }
+        while self.source.is_some() {
+            ready!(self.look_after.as_mut().poll(cx));
+            self.look_after();
         }
-        Poll::Pending
+        Poll::Ready(())
+    }
+
+    /// Ends what may not go on or has nothing to go on with, and comes back later.
+    fn look_after(&mut self) {
+        let now = Instant::now();
+        self.look_after.as_mut().reset((now + LOOK_AFTER).into());
+        let idle_timeout = self.source.as_ref().map_or(Duration::MAX, |source| source.idle_timeout);
+        let overdue = |ending: &Ending| now.saturating_duration_since(ending.since) >= PATIENCE;
+        if let Some(reason) = self.ending.as_ref().filter(|ending| overdue(ending)).map(Ending::reason) {
+            self.broke(reason, RelayError::Ended(reason));
+        } else if self.ending.is_none() && self.call.tenant.is_revoked(self.call.slot) {
+            self.revoked(now);
+        } else if now.saturating_duration_since(self.last_arrival) >= idle_timeout {
+            self.broke("upstream_timeout", RelayError::Idle(idle_timeout));
+        }
+    }
+
+    fn revoked(&mut self, now: Instant) {
+        let refusal = Refusal::InvalidKey;
+        if matches!(self.meter, Meter::Stream { .. }) {
+            self.count();
+            self.ending = Some(Ending { refusal, since: now });
+            self.look_after.as_mut().reset((now + PATIENCE).into());
+            self.end_at_boundary();
+        } else {
+            self.broke(refusal.reason(), RelayError::Ended(refusal.reason()));
+        }
     }
 
     /// Counts what has been forwarded, and books the output among it.
@@ -227,6 +267,15 @@ impl Relay {
         }
     }
 
+    /// Lets the stream end if it is beyond its budget. Everything forwarded must have been counted.
+    fn check_budget(&mut self) {
+        if self.ending.is_none()
+            && let Some(refusal) = self.beyond_budget()
+        {
+            self.ending = Some(Ending { refusal, since: self.last_arrival });
+        }
+    }
+
     /// The refusal that ends the stream, if it has used more than it holds and cannot hold more.
     fn beyond_budget(&mut self) -> Option<Refusal> {
         let Meter::Stream { meter, .. } = &self.meter else { return None };
@@ -235,11 +284,22 @@ impl Relay {
         if limits.ceiling == Ceiling::Soft || meter.output_counted() < admission.output_allowed() {
             return None;
         }
-        if !meter.at_boundary() || meter.usage().is_some() {
+        if meter.usage().is_some() {
             return None;
         }
         let now = self.call.gateway.clock.now();
         admission.grow(limits, GROWTH, now).err().map(Refusal::Limited)
+    }
+
+    /// Ends a stream that is to end, if what has passed are whole events and it is not at its own end.
+    fn end_at_boundary(&mut self) {
+        if let Meter::Stream { meter, .. } = &self.meter
+            && meter.at_boundary()
+            && meter.usage().is_none()
+            && let Some(ending) = self.ending.take()
+        {
+            self.cut(&ending.refusal);
+        }
     }
 
     /// Ends the stream well formed, and gives up upstream's.
@@ -255,15 +315,6 @@ impl Relay {
         let ending =
             cut::ending(*api, meter.identity(), &Cut { reason: refusal.reason(), message: &message, usage });
         self.ready.push_back(Bytes::from(ending));
-    }
-
-    fn revoked(&mut self) {
-        match &self.meter {
-            Meter::Stream { meter, .. } if meter.at_boundary() => self.cut(&Refusal::InvalidKey),
-            Meter::Stream { .. } | Meter::Json(_) | Meter::Unbilled => {
-                self.broke(Refusal::InvalidKey.reason(), RelayError::Revoked);
-            }
-        }
     }
 
     /// Upstream's body has ended as it should.
@@ -326,6 +377,12 @@ impl Relay {
         let mut trailers = HeaderMap::with_capacity(1);
         trailers.insert(TOKENS_CONSUMED, token_value(self.call.settled().total()));
         Some(Ok(Frame::trailers(trailers)))
+    }
+}
+
+impl Ending {
+    fn reason(&self) -> &'static str {
+        self.refusal.reason()
     }
 }
 
