@@ -53,9 +53,11 @@ pub struct Limits {
 pub struct Ask {
     /// The prompt's tokens, or an upper bound of them.
     pub prompt: Tokens,
-    /// The most output tokens that the caller named, over all choices.
+    /// How many answers are to be written, each of at least one token.
+    pub answers: u64,
+    /// The most output tokens that the caller named, over all answers.
     pub output_named: Option<Tokens>,
-    /// The most output tokens that the model gives, over all choices; zero where there is no output.
+    /// The most output tokens that the model gives, over all answers; zero where there is no output.
     pub output_most: Tokens,
     /// What the tokens cost.
     pub prices: Prices,
@@ -335,7 +337,7 @@ impl State {
     fn output_slice(&mut self, limits: &Limits, ask: &Ask, now: Now) -> Result<Tokens, Refused> {
         let wanted = ask.output_named.map_or(ask.output_most, |named| named.min(ask.output_most)).get();
         let least = match limits.ceiling {
-            Ceiling::Strict => LEAST_SLICE.min(wanted),
+            Ceiling::Strict => LEAST_SLICE.max(ask.answers).min(wanted),
             Ceiling::Soft => 0,
         };
         let mut enough = least;

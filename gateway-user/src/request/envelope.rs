@@ -22,8 +22,10 @@ pub struct Envelope<'a> {
     pub stream_options: StreamOptions,
     /// `max_tokens`, `max_completion_tokens` and `max_output_tokens`.
     pub caps: [Option<Cap>; CapKey::ALL.len()],
-    /// How many answers upstream writes for this call: the larger of `n` and `best_of`.
+    /// How many answers upstream writes for each prompt: the larger of `n` and `best_of`.
     pub choices: u64,
+    /// How many prompts a completion has: one, unless `prompt` is a list of texts or of lists of token ids.
+    pub prompts: u64,
     /// Why the call cannot be metered, if it cannot.
     pub unmeterable: Option<Unmeterable>,
     /// Where the next field would go: right behind the opening brace.
@@ -144,8 +146,13 @@ impl<'a> Envelope<'a> {
         let fields: Fields<'a> = serde_json::from_str(text).map_err(syntax)?;
         let mut seen = [false; KEYS.len()];
         let opening = body.iter().position(|byte| *byte == b'{').unwrap_or_default();
-        let mut envelope =
-            Self { choices: 1, fields_start: opening + 1, is_empty: fields.is_empty, ..Self::default() };
+        let mut envelope = Self {
+            choices: 1,
+            prompts: 1,
+            fields_start: opening + 1,
+            is_empty: fields.is_empty,
+            ..Self::default()
+        };
         if let Some(error) = fields.ambiguous {
             return Err(error);
         }
@@ -164,10 +171,17 @@ impl<'a> Envelope<'a> {
         Ok(envelope)
     }
 
-    /// The field that limits the output, and the limit, where the caller set one.
+    /// Which of `keys` limits the output, and the limit, where the caller set one. Others are not known to the API that is
+    /// called, and limit nothing.
     #[must_use]
-    pub fn named_cap(&self) -> Option<(CapKey, u64)> {
-        CapKey::ALL.into_iter().find_map(|key| Some((key, self.caps[key as usize].as_ref()?.tokens?)))
+    pub fn named_cap(&self, keys: &[CapKey]) -> Option<(CapKey, u64)> {
+        keys.iter().find_map(|key| Some((*key, self.caps[*key as usize].as_ref()?.tokens?)))
+    }
+
+    /// How many answers upstream writes for this call; at least one.
+    #[must_use]
+    pub fn answers(&self) -> u64 {
+        self.choices.max(1).saturating_mul(self.prompts.max(1))
     }
 
     /// Whether the caller wants the usage chunk of a stream.
@@ -201,6 +215,7 @@ impl<'a> Envelope<'a> {
                 if value.get().starts_with('{') {
                     self.stored_input(key, value);
                 }
+                self.prompts = prompts(value);
             }
             "tools" => {
                 if has_hosted_tool(value)? && self.unmeterable.is_none() {
@@ -369,6 +384,16 @@ impl<'de> Deserialize<'de> for OptionFields<'de> {
 
         deserializer.deserialize_map(OptionsVisitor)
     }
+}
+
+/// How many prompts the value of `prompt` is: a list of token ids is one, any other list as many as it has elements.
+fn prompts(value: &RawValue) -> u64 {
+    if !value.get().starts_with('[') {
+        return 1;
+    }
+    let elements: Vec<&RawValue> = serde_json::from_str(value.get()).unwrap_or_default();
+    let is_number = |element: &&RawValue| element.get().starts_with(|c: char| c == '-' || c.is_ascii_digit());
+    if elements.iter().all(is_number) { 1 } else { elements.len() as u64 }
 }
 
 /// Whether any tool is of a kind that upstream runs itself. Functions and custom tools run at the caller's. A list that

@@ -21,7 +21,13 @@ fn tokens_per_minute(limit: u32) -> Limits {
 }
 
 fn ask(prompt: u64) -> Ask {
-    Ask { prompt: Tokens::new(prompt), output_named: None, output_most: Tokens::new(16_384), prices: PRICES }
+    Ask {
+        prompt: Tokens::new(prompt),
+        answers: 1,
+        output_named: None,
+        output_most: Tokens::new(16_384),
+        prices: PRICES,
+    }
 }
 
 fn used(prompt: u64, output: u64) -> Used {
