@@ -18,6 +18,7 @@ mod raw;
 mod request;
 mod scene;
 mod site;
+mod upstream;
 
 pub use client::{Chunk, Client, Protocol, Reply, Streaming};
 pub use config::Config;
@@ -28,6 +29,7 @@ pub use raw::RawConnection;
 pub use request::{chat, post, user_says};
 pub use scene::Scene;
 pub use site::{Keys, Site};
+pub use upstream::ScriptedUpstream;
 
 /// How long anything that a test waits for may take, on a slow and busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(30);
