@@ -19,7 +19,7 @@ const ASK: Ask = Ask {
     prompt: Tokens::new(50),
     output_named: None,
     output_most: Tokens::new(16_384),
-    choices: 1,
+    answers: 1,
     prices: PRICES,
 };
 const TENANTS: usize = 10_000;

@@ -257,17 +257,18 @@ impl Visit<'_> {
 
 /// What a call asks of its tenant's account.
 fn ask(prompt: Tokens, api: Api, envelope: &Envelope<'_>, deployment: &Deployment) -> Ask {
-    let choices = envelope.choices.max(1);
+    let answers = envelope.answers();
+    let named = envelope.named_cap(cap_keys(api, deployment));
     let most = match api {
         Api::Embeddings => Tokens::ZERO,
-        Api::Completions if envelope.named_cap().is_none() => COMPLETION_DEFAULT,
+        Api::Completions if named.is_none() => COMPLETION_DEFAULT,
         Api::ChatCompletions | Api::Completions | Api::Responses => deployment.most_output,
     };
     Ask {
         prompt,
-        output_named: envelope.named_cap().map(|(_, tokens)| Tokens::new(tokens).saturating_mul(choices)),
-        output_most: most.saturating_mul(choices),
-        choices,
+        answers,
+        output_named: named.map(|(_, tokens)| Tokens::new(tokens).saturating_mul(answers)),
+        output_most: most.saturating_mul(answers),
         prices: deployment.prices,
     }
 }
@@ -278,17 +279,23 @@ fn edits(api: Api, envelope: &Envelope<'_>, deployment: &Deployment, grant: &Gra
     if envelope.stream && api.usage_is_optional() {
         edits.extend(Edit::include_usage(envelope));
     }
-    let key = match api {
-        Api::Embeddings => return edits,
-        Api::Responses => CapKey::MaxOutputTokens,
-        // Models that reason know no other field; the others know both, in every API version that streams usage.
-        Api::ChatCompletions if deployment.reasoning => CapKey::MaxCompletionTokens,
-        Api::ChatCompletions | Api::Completions => CapKey::MaxTokens,
-    };
     if let Some(output) = grant.output {
-        edits.extend(Edit::cap(envelope, key, output.get() / envelope.choices.max(1)));
+        let keys = cap_keys(api, deployment);
+        edits.extend(Edit::cap(envelope, keys, output.get() / envelope.answers()));
     }
     edits
+}
+
+/// The fields that limit an answer's tokens, first the one that the gateway limits it with.
+const fn cap_keys(api: Api, deployment: &Deployment) -> &'static [CapKey] {
+    match api {
+        Api::Embeddings => &[],
+        Api::Completions => &[CapKey::MaxTokens],
+        Api::Responses => &[CapKey::MaxOutputTokens],
+        // Models that reason know no other field; the others know both, in every API version that streams usage.
+        Api::ChatCompletions if deployment.reasoning => &[CapKey::MaxCompletionTokens, CapKey::MaxTokens],
+        Api::ChatCompletions => &[CapKey::MaxTokens, CapKey::MaxCompletionTokens],
+    }
 }
 
 /// Refuses what escapes metering: under any ceiling what is answered elsewhere, under a strict one also what is billed

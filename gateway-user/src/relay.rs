@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -31,6 +31,8 @@ use crate::upstream::pool::{Pool, PoolKey};
 pub(crate) const TOKENS_CONSUMED: HeaderName = HeaderName::from_static("x-tokens-consumed");
 /// How often an open response is looked after: a revoked key ends it within twice that.
 const LOOK_AFTER: Duration = Duration::from_millis(400);
+/// How long a stream that is to end may take to come to the end of an event before it is broken off.
+const PATIENCE: Duration = Duration::from_millis(200);
 /// Forwarded bytes that wait to be counted together, behind the caller's back. Fewer wait until the response is looked
 /// after.
 const COUNT_TOGETHER: usize = 1024;
@@ -73,8 +75,15 @@ pub(crate) enum RelayError {
     Upstream(hyper::Error),
     #[error("upstream sent nothing for {0:?}")]
     Idle(Duration),
-    #[error("the key was revoked")]
-    Revoked,
+    #[error("it may not go on: {0}")]
+    Ended(&'static str),
+}
+
+/// A stream that is to end as soon as all that has passed are whole events.
+#[derive(Debug)]
+struct Ending {
+    refusal: Refusal,
+    since: Instant,
 }
 
 /// A response body that relays upstream's.
@@ -83,10 +92,14 @@ pub(crate) struct Relay {
     call: Call,
     /// `None` once upstream's body has ended or was given up.
     source: Option<Source>,
+    /// Why it was given up, to be told once all that came before has left.
+    broken: Option<RelayError>,
     pool: Arc<Pool>,
     meter: Meter,
     /// To be forwarded.
     ready: VecDeque<Bytes>,
+    /// Why and since when it is to end. All that was forwarded has been counted then.
+    ending: Option<Ending>,
     /// Forwarded, and still to be counted: a copy, because the piece itself would keep a whole read buffer.
     uncounted: Vec<u8>,
     /// The connection has been given the chance to flush what was forwarded.
@@ -108,9 +121,11 @@ impl Relay {
         Self {
             call,
             source,
+            broken: None,
             pool,
             meter,
             ready: VecDeque::new(),
+            ending: None,
             uncounted: Vec::new(),
             flushed: false,
             last_arrival: Instant::now(),
@@ -134,24 +149,28 @@ impl Relay {
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
             let Some(source) = &mut self.source else {
-                return Poll::Ready(self.last_frame());
+                if self.broken.is_some() && !std::mem::replace(&mut self.flushed, true) {
+                    // An error makes hyper drop what it has not flushed; Pending makes it flush first.
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                return Poll::Ready(self.broken.take().map(Err).or_else(|| self.last_frame()));
             };
             match source.connection.poll_frame(&mut source.body, cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Ok(bytes) = frame.into_data() {
                         self.arrived(bytes);
+                        // Upstream may be so fast that there is no idle moment.
+                        if self.last_arrival >= self.look_after.deadline().into_std() {
+                            self.look_after();
+                        }
                     }
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    self.broke("upstream_error");
-                    return Poll::Ready(Some(Err(RelayError::Upstream(error))));
+                    self.broke("upstream_error", RelayError::Upstream(error));
                 }
                 Poll::Ready(None) => self.completed(),
-                Poll::Pending => match self.idle(cx) {
-                    Poll::Ready(Ok(())) => {}
-                    Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error))),
-                    Poll::Pending => return Poll::Pending,
-                },
+                Poll::Pending => ready!(self.idle(cx)),
             }
         }
     }
@@ -159,17 +178,24 @@ impl Relay {
     /// Takes a chunk: to be forwarded now and counted later.
     fn arrived(&mut self, bytes: Bytes) {
         self.last_arrival = Instant::now();
+        self.flushed = false;
+        if self.uncounted.len() >= MOST_UNCOUNTED {
+            self.count();
+            self.check_budget();
+        }
         match &mut self.meter {
-            Meter::Stream { hider, .. } => {
+            Meter::Stream { meter, hider, .. } => {
                 self.call.first_chunk(self.last_arrival);
-                self.uncounted.extend_from_slice(&bytes);
+                let passing = if self.ending.is_some() {
+                    let end = meter.push_to_boundary(&bytes).unwrap_or(bytes.len());
+                    bytes.slice(..end)
+                } else {
+                    self.uncounted.extend_from_slice(&bytes);
+                    bytes
+                };
                 match hider {
-                    Some(hider) => hider.filter(bytes, &mut self.ready),
-                    None => self.ready.push_back(bytes),
-                }
-                self.flushed = false;
-                if self.uncounted.len() >= MOST_UNCOUNTED {
-                    self.count();
+                    Some(hider) => hider.filter(passing, &mut self.ready),
+                    None => self.ready.push_back(passing),
                 }
             }
             Meter::Json(scanner) => {
@@ -178,10 +204,11 @@ impl Relay {
             }
             Meter::Unbilled => self.ready.push_back(bytes),
         }
+        self.end_at_boundary();
     }
 
-    /// Nothing to forward at the moment. `Ready(Ok)` when there is something again.
-    fn idle(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RelayError>> {
+    /// Nothing to forward at the moment. Ready when there is something again, or the response has been ended.
+    fn idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.uncounted.len() >= COUNT_TOGETHER {
             if !self.flushed {
                 // Pending makes hyper flush; woken at once, the counting is done behind the caller's back.
@@ -190,36 +217,45 @@ impl Relay {
                 return Poll::Pending;
             }
             self.call.gateway.metrics.chunk_delay.observe(self.last_arrival.elapsed().as_secs_f64());
-            if self.count_and_cut() {
-                return Poll::Ready(Ok(()));
-            }
+            self.count();
+            self.check_budget();
+            self.end_at_boundary();
         }
-        while self.look_after.as_mut().poll(cx).is_ready() {
-            let now = Instant::now();
-            self.look_after.as_mut().reset((now + LOOK_AFTER).into());
-            if self.call.tenant.is_revoked(self.call.slot) {
-                return Poll::Ready(self.revoked());
-            }
-            let idle_timeout = self.source.as_ref().map_or(Duration::MAX, |source| source.idle_timeout);
-            if self.count_and_cut() {
-                return Poll::Ready(Ok(()));
-            }
-            if now.saturating_duration_since(self.last_arrival) >= idle_timeout {
-                self.broke("upstream_timeout");
-                return Poll::Ready(Err(RelayError::Idle(idle_timeout)));
-            }
+        while self.source.is_some() {
+            ready!(self.look_after.as_mut().poll(cx));
+            self.look_after();
         }
-        Poll::Pending
+        Poll::Ready(())
     }
 
-    /// Counts what has been forwarded, and ends the stream if that is beyond its budget.
-    fn count_and_cut(&mut self) -> bool {
+    /// Ends what may not go on or has nothing to go on with, and comes back later.
+    fn look_after(&mut self) {
+        let now = Instant::now();
+        self.look_after.as_mut().reset((now + LOOK_AFTER).into());
         self.count();
-        let refusal = self.beyond_budget();
-        if let Some(refusal) = &refusal {
-            self.cut(refusal);
+        self.check_budget();
+        self.end_at_boundary();
+        let Some(idle_timeout) = self.source.as_ref().map(|source| source.idle_timeout) else { return };
+        let overdue = |ending: &Ending| now.saturating_duration_since(ending.since) >= PATIENCE;
+        if let Some(reason) = self.ending.as_ref().filter(|ending| overdue(ending)).map(Ending::reason) {
+            self.broke(reason, RelayError::Ended(reason));
+        } else if self.ending.is_none() && self.call.tenant.is_revoked(self.call.slot) {
+            self.revoked(now);
+        } else if now.saturating_duration_since(self.last_arrival) >= idle_timeout {
+            self.broke("upstream_timeout", RelayError::Idle(idle_timeout));
         }
-        refusal.is_some()
+    }
+
+    fn revoked(&mut self, now: Instant) {
+        let refusal = Refusal::InvalidKey;
+        if matches!(self.meter, Meter::Stream { .. }) {
+            self.count();
+            self.ending = Some(Ending { refusal, since: now });
+            self.look_after.as_mut().reset((now + PATIENCE).into());
+            self.end_at_boundary();
+        } else {
+            self.broke(refusal.reason(), RelayError::Ended(refusal.reason()));
+        }
     }
 
     /// Counts what has been forwarded, and books the output among it.
@@ -236,6 +272,15 @@ impl Relay {
         }
     }
 
+    /// Lets the stream end if it is beyond its budget. Everything forwarded must have been counted.
+    fn check_budget(&mut self) {
+        if self.ending.is_none()
+            && let Some(refusal) = self.beyond_budget()
+        {
+            self.ending = Some(Ending { refusal, since: self.last_arrival });
+        }
+    }
+
     /// The refusal that ends the stream, if it has used more than it holds and cannot hold more.
     fn beyond_budget(&mut self) -> Option<Refusal> {
         let Meter::Stream { meter, .. } = &self.meter else { return None };
@@ -244,11 +289,22 @@ impl Relay {
         if limits.ceiling == Ceiling::Soft || meter.output_counted() < admission.output_allowed() {
             return None;
         }
-        if !meter.at_boundary() || meter.usage().is_some() {
+        if meter.usage().is_some() {
             return None;
         }
         let now = self.call.gateway.clock.now();
         admission.grow(limits, GROWTH, now).err().map(Refusal::Limited)
+    }
+
+    /// Ends a stream that is to end, if what has passed are whole events and it is not at its own end.
+    fn end_at_boundary(&mut self) {
+        if let Meter::Stream { meter, .. } = &self.meter
+            && meter.at_boundary()
+            && meter.usage().is_none()
+            && let Some(ending) = self.ending.take()
+        {
+            self.cut(&ending.refusal);
+        }
     }
 
     /// Ends the stream well formed, and gives up upstream's.
@@ -264,19 +320,6 @@ impl Relay {
         let ending =
             cut::ending(*api, meter.identity(), &Cut { reason: refusal.reason(), message: &message, usage });
         self.ready.push_back(Bytes::from(ending));
-    }
-
-    fn revoked(&mut self) -> Result<(), RelayError> {
-        match &self.meter {
-            Meter::Stream { meter, .. } if meter.at_boundary() => {
-                self.cut(&Refusal::InvalidKey);
-                Ok(())
-            }
-            Meter::Stream { .. } | Meter::Json(_) | Meter::Unbilled => {
-                self.broke("invalid_subscription_key");
-                Err(RelayError::Revoked)
-            }
-        }
     }
 
     /// Upstream's body has ended as it should.
@@ -296,8 +339,10 @@ impl Relay {
     }
 
     /// The response ends before its end.
-    fn broke(&mut self, reason: &'static str) {
+    fn broke(&mut self, reason: &'static str, error: RelayError) {
         self.source = None;
+        self.broken = Some(error);
+        self.flushed = false;
         self.count();
         self.call.ended_by(reason);
         if matches!(self.meter, Meter::Stream { .. }) {
@@ -337,6 +382,12 @@ impl Relay {
         let mut trailers = HeaderMap::with_capacity(1);
         trailers.insert(TOKENS_CONSUMED, token_value(self.call.settled().total()));
         Some(Ok(Frame::trailers(trailers)))
+    }
+}
+
+impl Ending {
+    fn reason(&self) -> &'static str {
+        self.refusal.reason()
     }
 }
 

@@ -16,7 +16,9 @@ mod log;
 mod metrics;
 mod raw;
 mod request;
+mod scene;
 mod site;
+mod upstream;
 
 pub use client::{Chunk, Client, Protocol, Reply, Streaming};
 pub use config::Config;
@@ -25,7 +27,9 @@ pub use log::Log;
 pub use metrics::Metrics;
 pub use raw::RawConnection;
 pub use request::{chat, post, user_says};
+pub use scene::Scene;
 pub use site::{Keys, Site};
+pub use upstream::ScriptedUpstream;
 
 /// How long anything that a test waits for may take, on a slow and busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(30);

@@ -61,12 +61,12 @@ pub struct Limits {
 pub struct Ask {
     /// The prompt's tokens, or an upper bound of them.
     pub prompt: Tokens,
-    /// The most output tokens that the caller named, over all choices.
+    /// How many answers are to be written, each of at least one token.
+    pub answers: u64,
+    /// The most output tokens that the caller named, over all answers.
     pub output_named: Option<Tokens>,
-    /// The most output tokens that the model gives, over all choices; zero where there is no output.
+    /// The most output tokens that the model gives, over all answers; zero where there is no output.
     pub output_most: Tokens,
-    /// How many answers the output tokens are for.
-    pub choices: u64,
     /// What the tokens cost.
     pub prices: Prices,
 }
@@ -356,7 +356,7 @@ impl State {
     fn output_slice(&mut self, limits: &Limits, ask: &Ask, now: Now) -> Result<Tokens, Refused> {
         let wanted = ask.output_wanted().get();
         let least = match limits.ceiling {
-            Ceiling::Strict => LEAST_SLICE.saturating_mul(ask.choices).min(wanted),
+            Ceiling::Strict => LEAST_SLICE.max(ask.answers).min(wanted),
             Ceiling::Soft => 0,
         };
         let likely = self.likely_output();

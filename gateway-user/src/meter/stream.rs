@@ -30,6 +30,8 @@ pub struct StreamMeter {
     overlong: Option<UsageScanner>,
     /// Whether the next byte starts an event.
     at_boundary: bool,
+    /// Whether a line feed that comes next belongs to the carriage return before it.
+    after_cr: bool,
     output: OutputCounter,
     usage: Option<Usage>,
     finished: bool,
@@ -61,6 +63,7 @@ impl StreamMeter {
             line: Vec::new(),
             overlong: None,
             at_boundary: true,
+            after_cr: false,
             output: OutputCounter::new(encoding),
             usage: None,
             finished: false,
@@ -72,14 +75,21 @@ impl StreamMeter {
     /// Reads the next bytes of the stream.
     pub fn push(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
+            if std::mem::take(&mut self.after_cr)
+                && let Some(rest) = bytes.strip_prefix(b"\n")
+            {
+                bytes = rest;
+                continue;
+            }
             let Some(end) = memchr2(b'\n', b'\r', bytes) else {
                 self.at_boundary = false;
                 self.hold(bytes);
                 return;
             };
             let (line, rest) = bytes.split_at(end);
+            self.after_cr = rest.first() == Some(&b'\r');
             bytes = rest.get(1..).unwrap_or_default();
-            // An empty line ends an event; between a CR and its LF there is one too, which changes nothing.
+            // An empty line ends an event.
             self.at_boundary = line.is_empty() && self.line.is_empty() && self.overlong.is_none();
             if self.line.is_empty() && self.overlong.is_none() {
                 self.read_line(line);
@@ -88,6 +98,21 @@ impl StreamMeter {
                 self.end_held_line();
             }
         }
+    }
+
+    /// Reads the next bytes up to where the event under way ends, and tells where that is; all of them, where it does not
+    /// end in them.
+    pub fn push_to_boundary(&mut self, bytes: &[u8]) -> Option<usize> {
+        let mut read = 0;
+        while let Some(line) = bytes.get(read..).filter(|rest| !rest.is_empty()) {
+            let end = read + memchr2(b'\n', b'\r', line).map_or(line.len(), |end| end + 1);
+            self.push(bytes.get(read..end).unwrap_or_default());
+            read = end;
+            if self.at_boundary {
+                return Some(read);
+            }
+        }
+        None
     }
 
     /// The usage that upstream reported, once it has.
@@ -420,11 +445,37 @@ mod tests {
 
     #[test]
     fn the_middle_of_an_event_is_no_boundary() {
-        let mut meter = metered(Api::ChatCompletions, &[b"data: {\"choices\":[]}"]);
-        assert!(!meter.at_boundary());
-        meter.push(b"\r\n");
-        meter.push(b"\r\n");
-        assert!(meter.at_boundary());
+        for pieces in
+            [&[&b"\r\n"[..], b"\r\n"][..], &[b"\r", b"\n", b"\r", b"\n"], &[b"\n", b"\n"], &[b"\r", b"\r"]]
+        {
+            let mut meter = metered(Api::ChatCompletions, &[b"data: {\"choices\":[]}"]);
+            assert!(!meter.at_boundary());
+            let (last, first) = pieces.split_last().unwrap();
+            first.iter().for_each(|piece| meter.push(piece));
+            // A carriage return ends the empty line, whether or not a line feed follows.
+            assert_eq!(meter.at_boundary(), pieces.len() == 4, "{pieces:?}");
+            meter.push(last);
+            assert!(meter.at_boundary());
+        }
+    }
+
+    #[test]
+    fn reading_stops_where_an_event_ends() {
+        for (framing, end) in [("\n", 2), ("\r\n", 3), ("\r", 2)] {
+            let event = "event: a\ndata: {\"choices\":[]}\n\n".replace('\n', framing);
+            let two = event.repeat(2);
+            let expected = event.trim_end().len() + end;
+            for cut in 0..event.trim_end().len() {
+                let mut meter = metered(Api::ChatCompletions, &[&two.as_bytes()[..cut]]);
+                assert_eq!(
+                    meter.push_to_boundary(&two.as_bytes()[cut..]),
+                    Some(expected - cut),
+                    "{framing:?}"
+                );
+                assert!(meter.at_boundary());
+            }
+        }
+        assert_eq!(metered(Api::ChatCompletions, &[b"data"]).push_to_boundary(b": {}\n"), None);
     }
 
     proptest! {

@@ -22,8 +22,10 @@ pub struct Envelope<'a> {
     pub stream_options: StreamOptions,
     /// `max_tokens`, `max_completion_tokens` and `max_output_tokens`.
     pub caps: [Option<Cap>; CapKey::ALL.len()],
-    /// How many answers upstream writes for this call: the larger of `n` and `best_of`.
+    /// How many answers upstream writes for each prompt: the larger of `n` and `best_of`.
     pub choices: u64,
+    /// How many prompts a completion has: one, unless `prompt` is a list of texts or of lists of token ids.
+    pub prompts: u64,
     /// Why the call cannot be metered, if it cannot.
     pub unmeterable: Option<Unmeterable>,
     /// Where the next field would go: right behind the opening brace.
@@ -78,7 +80,8 @@ pub enum StreamOptions {
 pub enum Unmeterable {
     /// `background: true`: the answer is fetched later, by a route that does not exist.
     Background,
-    /// `previous_response_id`, `conversation` or a stored `prompt`: input that is not in the request.
+    /// `previous_response_id`, `conversation`, a stored `prompt`, or what upstream searches for the answer: input that is
+    /// not in the request.
     StoredInput(&'static str),
     /// A tool that runs upstream, and spends there.
     HostedTool,
@@ -143,8 +146,13 @@ impl<'a> Envelope<'a> {
         let fields: Fields<'a> = serde_json::from_str(text).map_err(syntax)?;
         let mut seen = [false; KEYS.len()];
         let opening = body.iter().position(|byte| *byte == b'{').unwrap_or_default();
-        let mut envelope =
-            Self { choices: 1, fields_start: opening + 1, is_empty: fields.is_empty, ..Self::default() };
+        let mut envelope = Self {
+            choices: 1,
+            prompts: 1,
+            fields_start: opening + 1,
+            is_empty: fields.is_empty,
+            ..Self::default()
+        };
         if let Some(error) = fields.ambiguous {
             return Err(error);
         }
@@ -163,10 +171,17 @@ impl<'a> Envelope<'a> {
         Ok(envelope)
     }
 
-    /// The field that limits the output, and the limit, where the caller set one.
+    /// Which of `keys` limits the output, and the limit, where the caller set one. Others are not known to the API that is
+    /// called, and limit nothing.
     #[must_use]
-    pub fn named_cap(&self) -> Option<(CapKey, u64)> {
-        CapKey::ALL.into_iter().find_map(|key| Some((key, self.caps[key as usize].as_ref()?.tokens?)))
+    pub fn named_cap(&self, keys: &[CapKey]) -> Option<(CapKey, u64)> {
+        keys.iter().find_map(|key| Some((*key, self.caps[*key as usize].as_ref()?.tokens?)))
+    }
+
+    /// How many answers upstream writes for this call; at least one.
+    #[must_use]
+    pub fn answers(&self) -> u64 {
+        self.choices.max(1).saturating_mul(self.prompts.max(1))
     }
 
     /// Whether the caller wants the usage chunk of a stream.
@@ -190,15 +205,20 @@ impl<'a> Envelope<'a> {
                     self.unmeterable = Some(Unmeterable::Background);
                 }
             }
-            "previous_response_id" | "conversation" => self.stored_input(key, value),
+            "previous_response_id"
+            | "conversation"
+            | "data_sources"
+            | "dataSources"
+            | "web_search_options" => self.stored_input(key, value),
             "prompt" => {
                 // A stored template of the Responses API is an object; a prompt of completions never is.
                 if value.get().starts_with('{') {
                     self.stored_input(key, value);
                 }
+                self.prompts = prompts(value);
             }
             "tools" => {
-                if self.unmeterable.is_none() && has_hosted_tool(value) {
+                if has_hosted_tool(value)? && self.unmeterable.is_none() {
                     self.unmeterable = Some(Unmeterable::HostedTool);
                 }
             }
@@ -220,7 +240,7 @@ impl<'a> Envelope<'a> {
 }
 
 /// The fields that the gateway acts on.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 16] = [
     "model",
     "stream",
     "stream_options",
@@ -234,6 +254,9 @@ const KEYS: [&str; 13] = [
     "conversation",
     "prompt",
     "tools",
+    "data_sources",
+    "dataSources",
+    "web_search_options",
 ];
 
 /// A body's fields: those that the gateway acts on, in their order, and the first whose name is ambiguous.
@@ -363,18 +386,28 @@ impl<'de> Deserialize<'de> for OptionFields<'de> {
     }
 }
 
-/// Whether any tool is of a kind that upstream runs itself. Functions and custom tools run at the caller's.
-fn has_hosted_tool(tools: &RawValue) -> bool {
+/// How many prompts the value of `prompt` is: a list of token ids is one, any other list as many as it has elements.
+fn prompts(value: &RawValue) -> u64 {
+    if !value.get().starts_with('[') {
+        return 1;
+    }
+    let elements: Vec<&RawValue> = serde_json::from_str(value.get()).unwrap_or_default();
+    let is_number = |element: &&RawValue| element.get().starts_with(|c: char| c == '-' || c.is_ascii_digit());
+    if elements.iter().all(is_number) { 1 } else { elements.len() as u64 }
+}
+
+/// Whether any tool is of a kind that upstream runs itself. Functions and custom tools run at the caller's. A list that
+/// another parser may read differently is an error: a `type` given twice would hide such a tool.
+fn has_hosted_tool(tools: &RawValue) -> Result<bool, EnvelopeError> {
     #[derive(serde::Deserialize)]
     struct Tool<'a> {
         #[serde(borrow, rename = "type")]
         kind: Option<Cow<'a, str>>,
     }
-    let tools: Option<Vec<Tool<'_>>> = serde_json::from_str(tools.get()).unwrap_or_default();
-    tools
-        .unwrap_or_default()
-        .iter()
-        .any(|tool| tool.kind.as_deref().is_some_and(|kind| !matches!(kind, "function" | "custom")))
+    let tools: Option<Vec<Tool<'_>>> = parsed("tools", tools, "a list of objects with one `type` each")?;
+    let hosted =
+        |tool: &Tool<'_>| tool.kind.as_deref().is_some_and(|kind| !matches!(kind, "function" | "custom"));
+    Ok(tools.is_some_and(|tools| tools.iter().any(hosted)))
 }
 
 fn parsed<'a, T: Deserialize<'a>>(

@@ -45,11 +45,11 @@ impl Edit {
         }
     }
 
-    /// Limits each answer to `tokens`, in the field that the caller limited it with, else in `key`; `None` where the
-    /// caller's own limit is as low.
+    /// Limits each answer to `tokens`: in the one of `keys`, those that the API knows, that the caller limited it with, else
+    /// in the first of them. `None` where the caller's own limit is as low, or the API knows none.
     #[must_use]
-    pub fn cap(envelope: &Envelope<'_>, key: CapKey, tokens: u64) -> Option<Self> {
-        let present = envelope.named_cap().map_or(key, |(named, _)| named);
+    pub fn cap(envelope: &Envelope<'_>, keys: &[CapKey], tokens: u64) -> Option<Self> {
+        let present = envelope.named_cap(keys).map(|(named, _)| named).or_else(|| keys.first().copied())?;
         match &envelope.caps[present as usize] {
             Some(cap) if cap.tokens.is_some_and(|named| named <= tokens) => None,
             Some(cap) => Some(Self { at: cap.value.clone(), with: Bytes::from(tokens.to_string()) }),
@@ -82,6 +82,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+
+    const CHAT: [CapKey; 2] = [CapKey::MaxCompletionTokens, CapKey::MaxTokens];
 
     fn with_edits(body: &str, edits: impl Fn(&Envelope<'_>) -> Vec<Option<Edit>>) -> Value {
         let body = Bytes::copy_from_slice(body.as_bytes());
@@ -122,9 +124,9 @@ mod tests {
             (r#"{"max_tokens":7}"#, json!({"max_tokens": 7})),
             (r#"{"max_completion_tokens":null,"a":1}"#, json!({"max_completion_tokens": 50, "a": 1})),
             (r#"{"max_tokens":null}"#, json!({"max_tokens": null, "max_completion_tokens": 50})),
+            (r#"{"max_output_tokens":7}"#, json!({"max_output_tokens": 7, "max_completion_tokens": 50})),
         ] {
-            let capped =
-                with_edits(body, |envelope| vec![Edit::cap(envelope, CapKey::MaxCompletionTokens, 50)]);
+            let capped = with_edits(body, |envelope| vec![Edit::cap(envelope, &CHAT, 50)]);
             assert_eq!(capped, expected, "{body}");
         }
     }
@@ -132,7 +134,7 @@ mod tests {
     #[test]
     fn both_edits_fit_beside_each_other() {
         let both = with_edits(r#"{"messages":[]}"#, |envelope| {
-            vec![Edit::include_usage(envelope), Edit::cap(envelope, CapKey::MaxTokens, 5)]
+            vec![Edit::include_usage(envelope), Edit::cap(envelope, &[CapKey::MaxTokens], 5)]
         });
         assert_eq!(both, json!({"messages": [], "max_tokens": 5, "stream_options": {"include_usage": true}}));
     }

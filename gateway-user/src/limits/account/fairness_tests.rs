@@ -49,7 +49,7 @@ impl Callers {
                         prompt: Tokens::new(self.prompt.0),
                         output_named: None,
                         output_most: Tokens::new(16_384),
-                        choices: 1,
+                        answers: 1,
                         prices: PRICES,
                     };
                     match Admission::admit(&account, &limits, &ask, now) {

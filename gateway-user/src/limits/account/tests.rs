@@ -23,9 +23,9 @@ fn tokens_per_minute(limit: u32) -> Limits {
 fn ask(prompt: u64) -> Ask {
     Ask {
         prompt: Tokens::new(prompt),
+        answers: 1,
         output_named: None,
         output_most: Tokens::new(16_384),
-        choices: 1,
         prices: PRICES,
     }
 }

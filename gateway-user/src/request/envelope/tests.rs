@@ -13,9 +13,35 @@ fn fields_are_read_where_they_stand() {
     assert_eq!(envelope.model.as_deref(), Some("chat"));
     assert!(envelope.stream);
     assert_eq!(envelope.choices, 3);
-    assert_eq!(envelope.named_cap(), Some((CapKey::MaxTokens, 20)));
+    assert_eq!(envelope.named_cap(&CapKey::ALL), Some((CapKey::MaxTokens, 20)));
     assert_eq!(body.get(envelope.caps[0].clone().unwrap().value), Some("20"));
     assert_eq!(envelope.fields_start, 2);
+}
+
+#[test]
+fn every_answer_to_every_prompt_counts() {
+    for (body, answers) in [
+        ("{}", 1),
+        (r#"{"n":0}"#, 1),
+        (r#"{"n":3,"prompt":"a"}"#, 3),
+        (r#"{"prompt":["a","b"]}"#, 2),
+        (r#"{"prompt":[1,2,3]}"#, 1),
+        (r#"{"prompt":[[1,2],[3]],"best_of":2}"#, 4),
+        (r#"{"prompt":[1,"a"]}"#, 2),
+        (r#"{"prompt":[]}"#, 1),
+    ] {
+        assert_eq!(parse(body).unwrap().answers(), answers, "{body}");
+    }
+}
+
+#[test]
+fn a_limit_that_the_api_does_not_know_is_none() {
+    let envelope = parse(r#"{"max_tokens":5}"#).unwrap();
+    assert_eq!(envelope.named_cap(&[CapKey::MaxOutputTokens]), None);
+    assert_eq!(
+        envelope.named_cap(&[CapKey::MaxOutputTokens, CapKey::MaxTokens]),
+        Some((CapKey::MaxTokens, 5))
+    );
 }
 
 #[test]
@@ -50,6 +76,8 @@ fn values_of_the_wrong_kind_are_named() {
         (r#"{"n":"2"}"#, "n"),
         (r#"{"stream_options":[]}"#, "stream_options"),
         (r#"{"background":1}"#, "background"),
+        (r#"{"tools":[{"type":"function","type":"web_search"}]}"#, "tools"),
+        (r#"{"tools":[{"type":"web_search"},5]}"#, "tools"),
     ] {
         assert!(
             matches!(parse(body), Err(EnvelopeError::Value { key: found, .. }) if found == key),
@@ -78,6 +106,8 @@ fn what_escapes_metering_is_seen() {
         (r#"{"prompt":"text"}"#, None),
         (r#"{"tools":[{"type":"function"},{"type":"web_search"}]}"#, Some(Unmeterable::HostedTool)),
         (r#"{"tools":[{"type":"function","function":{"name":"f"}}]}"#, None),
+        (r#"{"data_sources":[{}]}"#, Some(Unmeterable::StoredInput("data_sources"))),
+        (r#"{"web_search_options":{}}"#, Some(Unmeterable::StoredInput("web_search_options"))),
     ] {
         assert_eq!(parse(body).unwrap().unmeterable, expected, "{body}");
     }

@@ -1,0 +1,376 @@
+//! Which requests are calls, whose they are, and what Azure would see of them.
+#![expect(clippy::unwrap_used, reason = "tests unwrap, and so do their helpers")]
+
+use bytes::Bytes;
+use gateway_tests::harness::{Protocol, Reply, Scene, chat, post, user_says};
+use http::header::{AUTHORIZATION, HeaderName};
+use http::{HeaderValue, Request};
+use serde_json::{Value, json};
+
+const SCENE: &str = "[deployments.twin]\nmodel = \"gpt-4o-mini\"\n[tiers.default]\ndeployments = [\"chat\", \"instruct\", \"embed\"]\n";
+
+fn with_model(mut body: Value, model: &str) -> Value {
+    body["model"] = model.into();
+    body
+}
+
+fn raw(path: &str, key: &str, body: impl Into<Bytes>) -> Request<Bytes> {
+    let mut request = post(path, key, &Value::Null).unwrap();
+    *request.body_mut() = body.into();
+    request
+}
+
+async fn refused(scene: &Scene, request: Request<Bytes>, status: u16, error: &str) -> Reply {
+    let said = format!("{} {}", request.uri(), String::from_utf8_lossy(request.body()));
+    let reply = scene.gateway.call(request).await.unwrap();
+    assert_eq!((reply.status.as_u16(), reply.error().as_deref()), (status, Some(error)), "{said}");
+    reply
+}
+
+#[tokio::test]
+async fn every_api_is_served_on_both_url_shapes_and_protocols() {
+    let scene = Scene::start(SCENE).await.unwrap();
+    let key = &scene.acme.primary;
+    let says = user_says("hi");
+    let version = "api-version=2024-10-21";
+    let old = |deployment: &str, api: &str| format!("/openai/deployments/{deployment}/{api}?{version}");
+    let v1 = |api: &str| format!("/openai/v1/{api}");
+    for (path, body, object) in [
+        (old("chat", "chat/completions"), says.clone(), "chat.completion"),
+        (old("instruct", "completions"), json!({"prompt": "hi"}), "text_completion"),
+        (old("embed", "embeddings"), json!({"input": "hi"}), "list"),
+        (format!("/openai/responses?{version}"), with_model(json!({"input": "hi"}), "chat"), "response"),
+        (v1("chat/completions"), with_model(says.clone(), "chat"), "chat.completion"),
+        (v1("completions"), with_model(json!({"prompt": "hi"}), "instruct"), "text_completion"),
+        (v1("embeddings"), with_model(json!({"input": "hi"}), "embed"), "list"),
+        (v1("responses"), with_model(json!({"input": "hi"}), "chat"), "response"),
+    ] {
+        for protocol in [Protocol::Http1, Protocol::Http2] {
+            let mut client = scene.gateway.connect(protocol).await.unwrap();
+            let reply = client.send(post(&path, key, &body).unwrap()).await.unwrap();
+            assert_eq!(reply.status, 200, "{path}: {:?}", reply.body);
+            let answer = reply.json().unwrap();
+            assert_eq!(answer["object"], object, "{path}");
+            let usage = &answer["usage"];
+            assert_eq!(
+                reply.header("x-tokens-consumed"),
+                Some(&*usage["total_tokens"].to_string()),
+                "{path}"
+            );
+            assert!(reply.header("x-ratelimit-remaining").is_some(), "{path}");
+            assert!(reply.header("x-tokens-remaining").is_some(), "{path}");
+            let sent = scene.azure.requests().pop().unwrap();
+            assert_eq!(sent.target, path, "the target is forwarded as it came");
+        }
+    }
+    let totals = scene.azure.all_totals();
+    let metrics = scene.gateway.metrics().await.unwrap();
+    assert_eq!(totals.calls, 16);
+    let booked = |name| metrics.sum(name, &[("tenant", "acme"), ("kind", "single")]);
+    assert_eq!(booked("aoai_tokens_consumed_total"), totals.tokens() as f64);
+    assert_eq!(booked("aoai_prompt_tokens_total"), totals.prompt_tokens as f64);
+    assert_eq!(booked("aoai_completion_tokens_total"), totals.generated_tokens as f64);
+    assert_eq!(metrics.sum("gateway_requests_total", &[("tenant", "acme"), ("status", "200")]), 16.0);
+    scene.unharmed().await.unwrap();
+}
+
+#[tokio::test]
+async fn models_are_those_that_the_tenant_may_use() {
+    let scene = Scene::start(SCENE).await.unwrap();
+    let list =
+        |key: &str| Request::get("/openai/v1/models").header("api-key", key).body(Bytes::new()).unwrap();
+    let reply = scene.gateway.call(list(&scene.acme.primary)).await.unwrap();
+    let models = reply.json().unwrap();
+    let ids: Vec<_> = models["data"].as_array().unwrap().iter().map(|model| model["id"].clone()).collect();
+    assert_eq!(ids, ["chat", "embed", "instruct"]);
+    assert_eq!(models["object"], "list");
+    refused(&scene, list("aoai_no"), 401, "invalid_subscription_key").await;
+    assert_eq!(scene.azure.requests().len(), 0, "the gateway answers this itself");
+}
+
+#[tokio::test]
+async fn what_is_not_metered_does_not_exist() {
+    let scene = Scene::start(SCENE).await.unwrap();
+    let key = &scene.acme.primary;
+    for (method, path) in [
+        ("POST", "/openai/v1/files"),
+        ("POST", "/openai/v1/batches"),
+        ("POST", "/openai/v1/images/generations"),
+        ("POST", "/openai/v1/realtime"),
+        ("POST", "/openai/v1/chat/completions/"),
+        ("POST", "/openai//v1/chat/completions"),
+        ("POST", "/openai/v1/../v1/files"),
+        ("POST", "/openai/deployments/chat/extensions/chat/completions"),
+        ("POST", "/openai/deployments/chat/audio/speech"),
+        ("POST", "/OPENAI/v1/chat/completions"),
+        ("GET", "/openai/v1/responses/resp_1"),
+        ("DELETE", "/openai/v1/responses/resp_1"),
+        ("POST", "/openai/v1/responses/resp_1/cancel"),
+        ("GET", "/openai/v1/chat/completions"),
+        ("PUT", "/openai/v1/chat/completions"),
+        ("OPTIONS", "/openai/v1/chat/completions"),
+        ("GET", "/metrics"),
+        ("GET", "/status"),
+        ("GET", "/"),
+    ] {
+        let request = Request::builder().method(method).uri(path).header("api-key", key);
+        refused(&scene, request.body(Bytes::new()).unwrap(), 404, "unknown_route").await;
+    }
+    // An escaped slash is part of a name that nobody has.
+    let escaped = "/openai/deployments/chat%2Fchat/completions";
+    refused(&scene, post(escaped, key, &user_says("hi")).unwrap(), 404, "unknown_deployment").await;
+    assert_eq!(scene.azure.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn path_query_and_body_must_agree_on_the_deployment() {
+    let scene = Scene::start(SCENE).await.unwrap();
+    let key = &scene.acme.primary;
+    let old = "/openai/deployments/chat/chat/completions?api-version=2024-10-21";
+    let says = user_says("hi");
+    for (path, body) in [
+        (old.to_owned(), with_model(says.clone(), "twin")),
+        (format!("{old}&deployment=twin"), says.clone()),
+        (format!("{old}&deployment%2Did=twin"), says.clone()),
+        (format!("{old}&model=chat&MODEL=twin"), says.clone()),
+        ("/openai/v1/chat/completions?deployment=twin".to_owned(), with_model(says.clone(), "chat")),
+        ("/openai/v1/chat/completions".to_owned(), says.clone()),
+        ("/openai/v1/chat/completions".to_owned(), json!({"model": 5, "messages": []})),
+    ] {
+        refused(&scene, post(&path, key, &body).unwrap(), 400, "invalid_request").await;
+    }
+    let v1 = "/openai/v1/chat/completions";
+    refused(&scene, post(v1, key, &with_model(says.clone(), "twin")).unwrap(), 403, "deployment_not_allowed")
+        .await;
+    refused(&scene, post(v1, key, &with_model(says.clone(), "none")).unwrap(), 404, "unknown_deployment")
+        .await;
+    assert_eq!(scene.azure.requests().len(), 0);
+    // The model behind the deployment is another name of it, as SDKs send it along.
+    let agreed = post(&format!("{old}&deployment=chat"), key, &with_model(says, "gpt-4o-mini")).unwrap();
+    assert_eq!(scene.gateway.call(agreed).await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn what_could_be_read_in_two_ways_or_escapes_metering_is_refused() {
+    let scene = Scene::start(SCENE).await.unwrap();
+    let key = &scene.acme.primary;
+    let chat = "/openai/deployments/chat/chat/completions?api-version=2024-10-21";
+    for body in [
+        r#"{"messages":[],"stream":true,"stream":false}"#,
+        r#"{"messages":[],"max_tokens":1,"max_tokens":9}"#,
+        r#"{"messages":[],"max_tokens":1,"max_t\u006fkens":9}"#,
+        r#"{"messages":[],"Max_Tokens":9}"#,
+        r#"{"messages":[],"max_tokens":1,"max_completion_tokens":9}"#,
+        r#"{"messages":[],"max_tokens":-1}"#,
+        r#"{"messages":[],"max_tokens":1.5}"#,
+        r#"{"messages":[],"max_tokens":"9"}"#,
+        r#"{"messages":[],"stream":true,"stream_options":{"include_usage":true,"include_usage":false}}"#,
+        r#"{"messages":[],"stream":true,"stream_options":7}"#,
+        r#"{"messages":[],"n":2,"n":1}"#,
+        r#"{"messages":[]} {}"#,
+        r#"{"messages":[],}"#,
+        "",
+    ] {
+        refused(&scene, raw(chat, key, body), 400, "invalid_request").await;
+    }
+    let responses = "/openai/v1/responses";
+    for body in [
+        json!({"background": true}),
+        json!({"previous_response_id": "resp_1"}),
+        json!({"conversation": "conv_1"}),
+        json!({"prompt": {"id": "pmpt_1"}}),
+        json!({"tools": [{"type": "web_search"}]}),
+    ] {
+        let mut body = with_model(body, "chat");
+        body["input"] = "hi".into();
+        refused(&scene, post(responses, key, &body).unwrap(), 400, "invalid_request").await;
+    }
+    for body in [
+        // A list that is read in two ways hides a tool that upstream runs.
+        r#"{"model":"chat","input":"hi","tools":[{"type":"function","type":"web_search"}]}"#,
+        r#"{"model":"chat","input":"hi","tools":[{"type":"web_search"},5]}"#,
+    ] {
+        refused(&scene, raw(responses, key, body), 400, "invalid_request").await;
+    }
+    for field in ["data_sources", "dataSources", "web_search_options"] {
+        let mut body = user_says("hi");
+        body[field] = json!([{"type": "azure_search"}]);
+        refused(&scene, post(chat, key, &body).unwrap(), 400, "invalid_request").await;
+    }
+    assert_eq!(scene.azure.requests().len(), 0);
+    scene.unharmed().await.unwrap();
+}
+
+/// The five places of a key, best first, with what a request looks like that has `key` there.
+const PLACES: [&str; 5] =
+    ["ocp-apim-subscription-key", "api-key", "authorization", "subscription-key", "?api-key"];
+
+fn with_keys(keys: &[(&str, &str)]) -> Request<Bytes> {
+    let mut query = "api-version=2024-10-21".to_owned();
+    let mut request = chat("chat", "", &user_says("hi")).unwrap();
+    for (place, key) in keys {
+        let header = HeaderName::from_bytes(place.as_bytes());
+        match *place {
+            "subscription-key" => query = format!("subscription-key={key}&{query}"),
+            "?api-key" => query = format!("{query}&Api%2Dkey={key}"),
+            "authorization" => {
+                let value = HeaderValue::try_from(format!("bearer {key}")).unwrap();
+                request.headers_mut().insert(AUTHORIZATION, value);
+            }
+            _ => {
+                request.headers_mut().insert(header.unwrap(), key.parse().unwrap());
+            }
+        }
+    }
+    *request.uri_mut() = format!("/openai/deployments/chat/chat/completions?{query}").parse().unwrap();
+    request
+}
+
+#[tokio::test]
+async fn a_key_is_found_in_all_five_places_and_the_first_wins() {
+    let scene = Scene::start(SCENE).await.unwrap();
+    let key = scene.acme.primary.as_str();
+    for place in PLACES {
+        let reply = scene.gateway.call(with_keys(&[(place, key)])).await.unwrap();
+        assert_eq!(reply.status, 200, "{place}: {:?}", reply.body);
+        assert_eq!(
+            scene.gateway.call(with_keys(&[(place, &scene.acme.secondary)])).await.unwrap().status,
+            200
+        );
+    }
+    for (at, place) in PLACES.iter().enumerate() {
+        let right_first: Vec<_> = PLACES
+            .iter()
+            .enumerate()
+            .skip(at)
+            .map(|(n, other)| (*other, if n == at { key } else { "wrong" }))
+            .collect();
+        assert_eq!(scene.gateway.call(with_keys(&right_first)).await.unwrap().status, 200, "{place}");
+        for later in &PLACES[at + 1..] {
+            refused(&scene, with_keys(&[(place, "wrong"), (later, key)]), 401, "invalid_subscription_key")
+                .await;
+        }
+    }
+    for recorded in scene.azure.requests() {
+        assert!(!recorded.contains(key) && !recorded.contains("wrong"), "{recorded:?}");
+        assert_eq!(recorded.target, "/openai/deployments/chat/chat/completions?api-version=2024-10-21");
+    }
+}
+
+#[tokio::test]
+async fn azure_sees_the_callers_bytes_and_the_gateways_identity() {
+    let scene = Scene::start(SCENE).await.unwrap();
+    let key = scene.acme.primary.as_str();
+    let path = "/openai/deployments/chat/chat/completions?x=%20a&api-version=2024-10-21";
+    // Spelled as nobody would write it, so that anything written anew would show.
+    let body = "{ \"messages\" :[ {\"role\":\"user\",\"content\":\"caf\\u00e9 \u{1F980}\"} ],\t\"temperature\": 1.0e0 ,\n\"max_tokens\":5 }";
+    let mut request = raw(path, key, body);
+    for (name, value) in [
+        ("ocp-apim-subscription-key", key),
+        ("authorization", "Bearer caller"),
+        ("x-ms-spillover-deployment", "twin"),
+        ("x-ms-client-request-id", "traced"),
+        ("x-forwarded-for", "10.0.0.1"),
+        ("cookie", "session=1"),
+        ("accept-encoding", "gzip"),
+        ("user-agent", "a sdk"),
+        ("x-custom", "kept"),
+        ("te", "trailers"),
+        ("expect", "100-continue"),
+        ("connection", "x-dropped"),
+        ("x-dropped", "1"),
+    ] {
+        request.headers_mut().insert(HeaderName::from_static(name), value.parse().unwrap());
+    }
+    assert_eq!(scene.gateway.call(request).await.unwrap().status, 200);
+    let sent = scene.azure.requests().pop().unwrap();
+    assert_eq!(sent.target, path);
+    assert_eq!(sent.body, body, "nothing had to be changed");
+    assert_eq!(
+        sent.header("authorization"),
+        Some(&*format!("Bearer {}", scene.azure.tokens().pop().unwrap()))
+    );
+    assert_eq!(sent.header("host"), Some(&*scene.azure.address().to_string()));
+    assert_eq!(sent.header("content-length"), Some(&*body.len().to_string()));
+    for (name, value) in [("x-ms-client-request-id", "traced"), ("user-agent", "a sdk"), ("x-custom", "kept")]
+    {
+        assert_eq!(sent.header(name), Some(value));
+    }
+    for name in [
+        "api-key",
+        "ocp-apim-subscription-key",
+        "x-ms-spillover-deployment",
+        "x-forwarded-for",
+        "cookie",
+        "accept-encoding",
+        "x-dropped",
+        "te",
+        "expect",
+        "connection",
+        "transfer-encoding",
+    ] {
+        assert_eq!(sent.header(name), None, "{name}");
+    }
+    assert!(!sent.contains(key) && !sent.contains("caller"));
+}
+
+#[tokio::test]
+async fn bodies_change_by_the_splices_alone() {
+    let scene = Scene::start(SCENE).await.unwrap();
+    let key = scene.acme.primary.as_str();
+    let path = "/openai/deployments/chat/chat/completions?api-version=2024-10-21";
+    let usage = r#""stream_options":{"include_usage":true},"#;
+    let rest = r#" "messages" : [ {"role":"user","content":"\u0068i"} ] "#;
+    for (given, sent) in [
+        (
+            format!("{{{rest},\"stream\":true,\"max_tokens\":4}}"),
+            format!("{{{usage}{rest},\"stream\":true,\"max_tokens\":4}}"),
+        ),
+        (
+            format!(
+                "{{\"stream_options\": {{ \"include_usage\" : false }},{rest},\"stream\":true,\"max_tokens\":4}}"
+            ),
+            format!(
+                "{{\"stream_options\": {{ \"include_usage\" : true }},{rest},\"stream\":true,\"max_tokens\":4}}"
+            ),
+        ),
+        (
+            format!("{{\"stream_options\": null,{rest},\"stream\":true,\"max_tokens\":4}}"),
+            format!(
+                "{{\"stream_options\": {{\"include_usage\":true}},{rest},\"stream\":true,\"max_tokens\":4}}"
+            ),
+        ),
+        (
+            format!(
+                "{{\"stream_options\":{{\"include_usage\":true}},{rest},\"stream\":true,\"max_tokens\":4}}"
+            ),
+            format!(
+                "{{\"stream_options\":{{\"include_usage\":true}},{rest},\"stream\":true,\"max_tokens\":4}}"
+            ),
+        ),
+        (
+            format!("{{{rest},\"stream\":false,\"max_tokens\":4}}"),
+            format!("{{{rest},\"stream\":false,\"max_tokens\":4}}"),
+        ),
+    ] {
+        let reply = scene.gateway.call(raw(path, key, given.clone())).await.unwrap();
+        assert_eq!(reply.status, 200, "{given}: {:?}", reply.body);
+        assert_eq!(String::from_utf8_lossy(&scene.azure.requests().pop().unwrap().body), sent);
+    }
+    // Without a limit of the caller's, the gateway sets one, and no byte else.
+    let given = format!("{{{rest}}}");
+    assert_eq!(scene.gateway.call(raw(path, key, given)).await.unwrap().status, 200);
+    let sent = scene.azure.requests().pop().unwrap();
+    let sent = String::from_utf8_lossy(&sent.body).into_owned();
+    let cap = sent.strip_prefix("{\"max_tokens\":").unwrap().strip_suffix(&format!(",{rest}}}")).unwrap();
+    assert!(cap.parse::<u64>().unwrap() > 1000, "{sent}");
+}
+
+#[tokio::test]
+async fn a_soft_ceiling_leaves_bodies_alone_but_for_the_usage() {
+    let scene = Scene::start("[tiers.default]\nceiling = \"soft\"\n").await.unwrap();
+    let key = scene.acme.primary.as_str();
+    let body = r#"{"model":"chat","input":"hi","stream":true}"#;
+    assert_eq!(scene.gateway.call(raw("/openai/v1/responses", key, body)).await.unwrap().status, 200);
+    assert_eq!(scene.azure.requests().pop().unwrap().body, body);
+}
