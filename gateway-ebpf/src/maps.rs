@@ -1,0 +1,117 @@
+//! The maps: names, sizes, and how keys and values lie in memory.
+//!
+//! Who writes what decides what a flood can evict. Packets write only [`RECENT`], and [`OVERRUN`] once a source has used
+//! up a whole burst; completed handshakes write [`HELD`]; user space alone writes the rest. So a flood of packets with
+//! made-up sources turns over [`RECENT`] and nothing else: who overran its rate, who holds connections and who is under
+//! penalty stays known.
+
+use crate::gcra::Rate;
+use crate::source::Source;
+
+/// One [`Limits`], written by user space.
+pub const LIMITS: &str = "LIMITS";
+/// Local addresses that the gateway is reached at ([`Address`] to `u8`), written by user space.
+pub const LOCAL: &str = "LOCAL";
+/// Exempt IPv4 networks, an LPM trie.
+pub const EXEMPT_V4: &str = "EXEMPT_V4";
+/// Exempt IPv6 networks, an LPM trie.
+pub const EXEMPT_V6: &str = "EXEMPT_V6";
+/// Sources under penalty ([`Source`] to its end in nanoseconds of the monotonic clock), written by user space.
+pub const PENALTIES: &str = "PENALTIES";
+/// Connection rates of sources within their limits ([`Source`] to a [`Rate`]'s word), written by packets; LRU.
+pub const RECENT: &str = "RECENT";
+/// Connection rates of sources that overran theirs ([`Source`] to a [`Rate`]'s word); LRU.
+pub const OVERRUN: &str = "OVERRUN";
+/// Established connections ([`Source`] to `u64`), written by the `sock_ops` program; LRU.
+pub const HELD: &str = "HELD";
+/// Packets by verdict, one `u64` per CPU each.
+pub const VERDICTS: &str = "VERDICTS";
+/// Sampled drops ([`Event`]), a ring buffer.
+pub const EVENTS: &str = "EVENTS";
+
+/// How many local addresses are known.
+pub const LOCAL_ENTRIES: u32 = 1024;
+/// How many exempt networks of each family there may be.
+pub const EXEMPT_ENTRIES: u32 = 1024;
+/// How many sources can be under penalty at a time.
+pub const PENALTY_ENTRIES: u32 = 1 << 16;
+/// How many sources within their limits are remembered.
+pub const RECENT_ENTRIES: u32 = 1 << 17;
+/// How many sources that overran their rate are remembered.
+pub const OVERRUN_ENTRIES: u32 = 1 << 16;
+/// How many sources with established connections are remembered.
+pub const HELD_ENTRIES: u32 = 1 << 17;
+/// The ring buffer of sampled events, in bytes.
+pub const EVENTS_BYTES: u32 = 1 << 16;
+
+/// What the programs enforce. Replaced as a whole when the configuration changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Limits {
+    /// How fast a source may open connections.
+    pub connections: Rate,
+    /// How many connections a source may hold.
+    pub held: u64,
+    /// Which drops are sampled: those whose running number on their CPU has none of these bits.
+    /// 1023 takes one in 1024; `u64::MAX` takes none.
+    pub sample_mask: u64,
+    /// The gateway's port; 0 before there is one, which matches no packet.
+    pub port: u32,
+    /// Keeps the size a multiple of the alignment.
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<Limits>() == 40 && align_of::<Limits>() == 8);
+
+/// A local address in network order; IPv4 in its mapped form (RFC 4291, 2.5.5.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct Address(pub [u8; 16]);
+
+const _: () = assert!(size_of::<Address>() == 16 && align_of::<Address>() == 1);
+
+impl Address {
+    /// The mapped form of an IPv4 address in network order.
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_v4([a, b, c, d]: [u8; 4]) -> Self {
+        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+    }
+}
+
+/// One drop of many, for a person who wants to see which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Event {
+    /// When, on the monotonic clock.
+    pub at_ns: u64,
+    /// How many packets its CPU had given that verdict by then.
+    pub count: u64,
+    /// Whose packet.
+    pub source: Source,
+    /// A [`Verdict`](crate::verdict::Verdict)'s index.
+    pub verdict: u32,
+    /// Keeps the size a multiple of the alignment.
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<Event>() == 32 && align_of::<Event>() == 8);
+
+#[cfg(feature = "user")]
+#[expect(
+    unsafe_code,
+    reason = "the promise that these types are plain bytes is made where they are laid out"
+)]
+mod pod {
+    use super::{Address, Event, Limits};
+    use crate::source::Source;
+
+    // SAFETY: bytes only, any pattern is valid, no padding.
+    unsafe impl aya::Pod for Source {}
+    // SAFETY: bytes only, any pattern is valid, no padding.
+    unsafe impl aya::Pod for Address {}
+    // SAFETY: integers only, any pattern is valid, no padding (asserted above).
+    unsafe impl aya::Pod for Limits {}
+    // SAFETY: integers and bytes only, any pattern is valid, no padding (asserted above).
+    unsafe impl aya::Pod for Event {}
+}

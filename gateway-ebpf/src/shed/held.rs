@@ -1,0 +1,84 @@
+//! The sock_ops program: how many established connections each source holds.
+//!
+//! A connection counts from the end of its handshake, before user space accepts it, until its socket is closed, whatever
+//! closed it: the kernel reports every way there as a change to state CLOSE. Only a socket that was counted is told to
+//! report its states, so that flag is also the mark that it must be taken off again.
+
+use aya_ebpf::bindings::{
+    BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_TCP_CLOSE,
+};
+use aya_ebpf::macros::sock_ops;
+use aya_ebpf::programs::SockOpsContext;
+use gateway_ebpf::source::Source;
+
+use super::maps;
+
+const AF_INET: u32 = 2;
+const AF_INET6: u32 = 10;
+
+/// Counts connections to the gateway's port by source.
+#[sock_ops]
+pub(crate) fn held(ctx: SockOpsContext) -> u32 {
+    match ctx.op() {
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => established(&ctx),
+        BPF_SOCK_OPS_STATE_CB if ctx.arg(1) == BPF_TCP_CLOSE => closed(&ctx),
+        _ => {}
+    }
+    1
+}
+
+#[inline(always)]
+fn established(ctx: &SockOpsContext) {
+    let Some(limits) = maps::limits() else {
+        return;
+    };
+    if ctx.local_port() != limits.port {
+        return;
+    }
+    let Some(source) = source(ctx) else {
+        return;
+    };
+    let flags = ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG;
+    if ctx.set_cb_flags(flags as i32).is_err() {
+        return;
+    }
+    match maps::held(&source) {
+        Some(count) => count.increment(),
+        None if maps::hold_first(&source).is_ok() => {}
+        // Another CPU was first.
+        None => {
+            if let Some(count) = maps::held(&source) {
+                count.increment();
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn closed(ctx: &SockOpsContext) {
+    let Some(source) = source(ctx) else {
+        return;
+    };
+    // None, or none left, only when the source's count was evicted: what it held before is not owed.
+    if let Some(count) = maps::held(&source) {
+        count.decrement();
+    }
+}
+
+/// Whose connection it is.
+#[inline(always)]
+fn source(ctx: &SockOpsContext) -> Option<Source> {
+    match ctx.family() {
+        AF_INET => Some(Source::from_v4(ctx.remote_ip4().to_ne_bytes())),
+        AF_INET6 => {
+            let [a, b, c, d] = ctx.remote_ip6().map(u32::to_ne_bytes);
+            let mut address = [0; 16];
+            address[..4].copy_from_slice(&a);
+            address[4..8].copy_from_slice(&b);
+            address[8..12].copy_from_slice(&c);
+            address[12..].copy_from_slice(&d);
+            Source::from_v6(address)
+        }
+        _ => None,
+    }
+}
