@@ -97,6 +97,25 @@ pub struct Event {
 
 const _: () = assert!(size_of::<Event>() == 32 && align_of::<Event>() == 8);
 
+impl Event {
+    /// Reads an event as the programs wrote it; nothing when it has another size.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (at_ns, rest) = bytes.split_first_chunk()?;
+        let (count, rest) = rest.split_first_chunk()?;
+        let (source, rest) = rest.split_first_chunk()?;
+        let (verdict, rest) = rest.split_first_chunk()?;
+        let reserved = u32::from_ne_bytes(rest.try_into().ok()?);
+        Some(Self {
+            at_ns: u64::from_ne_bytes(*at_ns),
+            count: u64::from_ne_bytes(*count),
+            source: Source::from_bytes(*source),
+            verdict: u32::from_ne_bytes(*verdict),
+            reserved,
+        })
+    }
+}
+
 #[cfg(feature = "user")]
 #[expect(
     unsafe_code,

@@ -41,6 +41,12 @@ impl Source {
         (p0 != 0xff).then_some(Self([p0, p1, p2, p3, p4, p5, p6, p7]))
     }
 
+    /// A source as it lies in a map.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 8]) -> Self {
+        Self(bytes)
+    }
+
     /// The source that an address belongs to; nothing for a multicast address.
     #[must_use]
     pub fn from_address(address: IpAddr) -> Option<Self> {

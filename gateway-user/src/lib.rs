@@ -1,5 +1,6 @@
 //! The gateway as a library: what `aoai-gateway` runs.
 #![forbid(unsafe_code)]
 
+pub mod kernel;
 pub mod names;
 pub mod units;

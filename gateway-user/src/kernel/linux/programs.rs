@@ -1,0 +1,290 @@
+//! The loaded programs and their maps, with types.
+
+use std::net::IpAddr;
+use std::{fmt, io};
+
+use aya::maps::lpm_trie::Key;
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapError, PerCpuArray, RingBuf};
+use aya::programs::{Program, ProgramError, SockOps, Xdp};
+use aya::{Ebpf, EbpfLoader, Pod};
+use aya_log::EbpfLogger;
+use gateway_ebpf::batch;
+use gateway_ebpf::gcra::Rate;
+use gateway_ebpf::maps::{self, Address, Event, Limits};
+use gateway_ebpf::source::Source;
+use gateway_ebpf::verdict::Verdict;
+use ipnet::IpNet;
+
+use crate::kernel::config::KernelConfig;
+use crate::kernel::error::KernelError;
+
+/// The compiled programs; the build checks that their sources have not changed since.
+static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../gateway-ebpf/shed.bpf.o"));
+
+const XDP: &str = "shed";
+const SOCK_OPS: &str = "held";
+
+/// One drop in so many is an event.
+const SAMPLE_MASK: u64 = 1023;
+
+/// The programs in the kernel, not yet attached anywhere, and gone with this value.
+pub struct Programs {
+    bpf: Ebpf,
+    log: EbpfLogger<TracingLog>,
+}
+
+/// Hands what the programs log to this process's own logs.
+struct TracingLog;
+
+impl Programs {
+    /// Loads the programs with maps of their usual sizes.
+    ///
+    /// # Errors
+    /// When the kernel refuses them.
+    pub fn load() -> Result<Self, KernelError> {
+        Self::load_sized(&[])
+    }
+
+    /// Loads the programs with other sizes for the maps named.
+    ///
+    /// # Errors
+    /// When the kernel refuses them.
+    pub fn load_sized(entries: &[(&'static str, u32)]) -> Result<Self, KernelError> {
+        let log_level = u8::from(tracing::enabled!(tracing::Level::DEBUG)) * aya_log::Level::Debug as u8;
+        let mut loader = EbpfLoader::new();
+        // Nothing in the object is relocated against the kernel's types, so that it loads where those are not published.
+        loader.btf(None).override_global(aya_log::LEVEL, &log_level, true);
+        for (name, entries) in entries {
+            loader.map_max_entries(name, *entries);
+        }
+        let mut bpf = loader.load(OBJECT).map_err(|error| KernelError::Load(Box::new(error)))?;
+        let refused = |name| move |source| KernelError::Program { name, source };
+        xdp(&mut bpf)?.load().map_err(refused(XDP))?;
+        sock_ops(&mut bpf)?.load().map_err(refused(SOCK_OPS))?;
+        let log = EbpfLogger::init_with_logger(&mut bpf, TracingLog)
+            .map_err(|_absent| KernelError::Object { name: "AYA_LOGS" })?;
+        Ok(Self { bpf, log })
+    }
+
+    /// The XDP program.
+    ///
+    /// # Errors
+    /// When the object has none.
+    pub fn xdp(&mut self) -> Result<&mut Xdp, KernelError> {
+        xdp(&mut self.bpf)
+    }
+
+    /// The program at the control group's sockets.
+    ///
+    /// # Errors
+    /// When the object has none.
+    pub fn sock_ops(&mut self) -> Result<&mut SockOps, KernelError> {
+        sock_ops(&mut self.bpf)
+    }
+
+    /// Sets what is enforced, from the next packet on.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn set_limits(&mut self, config: &KernelConfig, port: u16) -> Result<(), KernelError> {
+        let limits = Limits {
+            connections: Rate::new(config.connections_per_second, config.connection_burst),
+            held: u64::from(config.concurrent_connections.get()),
+            sample_mask: SAMPLE_MASK,
+            port: u32::from(port),
+            reserved: 0,
+        };
+        let mut map = Array::<_, Limits>::try_from(self.map_mut(maps::LIMITS)?).map_err(on(maps::LIMITS))?;
+        map.set(0, limits, 0).map_err(on(maps::LIMITS))
+    }
+
+    /// Sets the exempt networks: new ones first, so that none is shed for a moment.
+    ///
+    /// # Errors
+    /// When there are more than the map holds, or it cannot be written.
+    pub fn set_exempt(&mut self, networks: &[IpNet]) -> Result<(), KernelError> {
+        let v4 = networks.iter().filter_map(|network| match network.trunc() {
+            IpNet::V4(v4) => Some(Key::new(u32::from(v4.prefix_len()), v4.addr().octets())),
+            IpNet::V6(_) => None,
+        });
+        replace(self.map_mut(maps::EXEMPT_V4)?, maps::EXEMPT_V4, &v4.collect::<Vec<_>>())?;
+        let v6 = networks.iter().filter_map(|network| match network.trunc() {
+            IpNet::V6(v6) => Some(Key::new(u32::from(v6.prefix_len()), v6.addr().octets())),
+            IpNet::V4(_) => None,
+        });
+        replace(self.map_mut(maps::EXEMPT_V6)?, maps::EXEMPT_V6, &v6.collect::<Vec<_>>())
+    }
+
+    /// Sets the addresses that the gateway is reached at; no others are looked at.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn set_local(&mut self, addresses: &[IpAddr]) -> Result<(), KernelError> {
+        let wanted: Vec<Address> = addresses
+            .iter()
+            .take(maps::LOCAL_ENTRIES as usize)
+            .map(|address| match address {
+                IpAddr::V4(v4) => Address::from_v4(v4.octets()),
+                IpAddr::V6(v6) => Address(v6.octets()),
+            })
+            .collect();
+        let mut map =
+            HashMap::<_, Address, u8>::try_from(self.map_mut(maps::LOCAL)?).map_err(on(maps::LOCAL))?;
+        let present: Vec<Address> = map.keys().collect::<Result<_, _>>().map_err(on(maps::LOCAL))?;
+        for gone in present.iter().filter(|address| !wanted.contains(address)) {
+            map.remove(gone).map_err(on(maps::LOCAL))?;
+        }
+        for new in wanted.iter().filter(|address| !present.contains(address)) {
+            map.insert(new, 1, 0).map_err(on(maps::LOCAL))?;
+        }
+        Ok(())
+    }
+
+    /// Drops every packet of a source until a time, in nanoseconds of `CLOCK_MONOTONIC`.
+    ///
+    /// # Errors
+    /// When the map is full or cannot be written.
+    pub fn penalise(&mut self, source: Source, end_ns: u64) -> Result<(), KernelError> {
+        let mut map = HashMap::<_, Source, u64>::try_from(self.map_mut(maps::PENALTIES)?)
+            .map_err(on(maps::PENALTIES))?;
+        map.insert(source, end_ns, 0).map_err(on(maps::PENALTIES))
+    }
+
+    /// Lifts a source's penalty, if there is one.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn pardon(&mut self, source: Source) -> Result<(), KernelError> {
+        remove(self.map_mut(maps::PENALTIES)?, maps::PENALTIES, source)
+    }
+
+    /// Forgets how fast a source opened connections.
+    ///
+    /// # Errors
+    /// When a map cannot be written.
+    pub fn forget_rate(&mut self, source: Source) -> Result<(), KernelError> {
+        remove(self.map_mut(maps::OVERRUN)?, maps::OVERRUN, source)?;
+        remove(self.map_mut(maps::RECENT)?, maps::RECENT, source)
+    }
+
+    /// Packets by verdict since the programs were loaded.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn verdicts(&self) -> Result<[(Verdict, u64); Verdict::ALL.len()], KernelError> {
+        let map = self.map(maps::VERDICTS)?;
+        let map = PerCpuArray::<_, u64>::try_from(map).map_err(on(maps::VERDICTS))?;
+        let mut counts = Verdict::ALL.map(|verdict| (verdict, 0));
+        for (verdict, count) in &mut counts {
+            let per_cpu = map.get(&verdict.index(), 0).map_err(on(maps::VERDICTS))?;
+            *count = per_cpu.iter().sum();
+        }
+        Ok(counts)
+    }
+
+    /// The entries of one of the maps from a source to a number, by batches.
+    ///
+    /// # Errors
+    /// When there is no such map, or it cannot be read.
+    pub fn sources(&self, name: &'static str) -> Result<Vec<(Source, u64)>, KernelError> {
+        let (Map::HashMap(data) | Map::LruHashMap(data)) = self.map(name)? else {
+            return Err(KernelError::Object { name });
+        };
+        batch::entries(data, usize::MAX).map_err(on(name))
+    }
+
+    /// The drops sampled since the last time.
+    ///
+    /// # Errors
+    /// When there is no such map.
+    pub fn events(&mut self) -> Result<Vec<Event>, KernelError> {
+        let mut ring = RingBuf::try_from(self.map_mut(maps::EVENTS)?).map_err(on(maps::EVENTS))?;
+        let mut events = Vec::new();
+        while let Some(bytes) = ring.next() {
+            events.extend(Event::from_bytes(&bytes));
+        }
+        Ok(events)
+    }
+
+    /// Passes on what the programs logged: nothing unless debug logs were on when they were loaded.
+    pub fn flush_log(&mut self) {
+        self.log.flush();
+    }
+
+    fn map(&self, name: &'static str) -> Result<&Map, KernelError> {
+        self.bpf.map(name).ok_or(KernelError::Object { name })
+    }
+
+    fn map_mut(&mut self, name: &'static str) -> Result<&mut Map, KernelError> {
+        self.bpf.map_mut(name).ok_or(KernelError::Object { name })
+    }
+}
+
+impl fmt::Debug for Programs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Programs").finish_non_exhaustive()
+    }
+}
+
+impl log::Log for TracingLog {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        tracing::debug!(target: "kernel", "{}", record.args());
+    }
+
+    fn flush(&self) {}
+}
+
+fn xdp(bpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
+    program(bpf, XDP)
+}
+
+fn sock_ops(bpf: &mut Ebpf) -> Result<&mut SockOps, KernelError> {
+    program(bpf, SOCK_OPS)
+}
+
+fn program<'a, P>(bpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, KernelError>
+where
+    &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
+{
+    let program = bpf.program_mut(name).ok_or(KernelError::Object { name })?;
+    program.try_into().map_err(|_other_type| KernelError::Object { name })
+}
+
+/// Makes a trie hold exactly these keys.
+fn replace<K: Pod + PartialEq>(
+    map: &mut Map,
+    name: &'static str,
+    wanted: &[Key<K>],
+) -> Result<(), KernelError> {
+    if wanted.len() > maps::EXEMPT_ENTRIES as usize {
+        return Err(KernelError::TooManyExempt { limit: maps::EXEMPT_ENTRIES });
+    }
+    let mut trie = LpmTrie::<_, K, u8>::try_from(map).map_err(on(name))?;
+    for key in wanted {
+        trie.insert(key, 1, 0).map_err(on(name))?;
+    }
+    let present: Vec<Key<K>> = trie.keys().collect::<Result<_, _>>().map_err(on(name))?;
+    let same = |a: &Key<K>, b: &Key<K>| a.prefix_len() == b.prefix_len() && a.data() == b.data();
+    for key in present.iter().filter(|key| !wanted.iter().any(|other| same(key, other))) {
+        trie.remove(key).map_err(on(name))?;
+    }
+    Ok(())
+}
+
+fn remove(map: &mut Map, name: &'static str, source: Source) -> Result<(), KernelError> {
+    let mut map = HashMap::<_, Source, u64>::try_from(map).map_err(on(name))?;
+    match map.remove(&source) {
+        Ok(()) | Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(KernelError::Map { name, source }),
+    }
+}
+
+fn on(name: &'static str) -> impl Fn(MapError) -> KernelError {
+    move |source| KernelError::Map { name, source }
+}
