@@ -138,9 +138,8 @@ impl Shedder {
             .collect();
         self.config.store(Arc::new(config));
         for peer in exempt_now {
-            self.pardon(peer, |ledger| {
-                ledger.release(peer);
-            });
+            self.ledger(peer).lock().release(peer);
+            self.pardon(peer);
         }
         kernel
     }
@@ -192,10 +191,10 @@ impl Shedder {
     /// second, where blocking for a millisecond is no harm. Logs what is in its way.
     pub fn maintain(&self, now: Instant) {
         let now_ns = self.clock.nanos(now);
-        for ledger in &self.ledgers {
-            for peer in ledger.lock().expire(now_ns) {
-                self.pardon(peer, |_| {});
-            }
+        let expired: Vec<Peer> =
+            self.ledgers.iter().flat_map(|ledger| ledger.lock().expire(now_ns)).collect();
+        for peer in expired {
+            self.pardon(peer);
         }
         if let Some(kernel) = &self.kernel
             && let Err(error) = kernel.follow()
@@ -215,10 +214,18 @@ impl Shedder {
         {
             return Ok(Arc::clone(status));
         }
-        let reading = self.kernel.as_ref().map(Kernel::read).transpose()?;
-        let status = Arc::new(self.describe(reading, self.clock.nanos(now)));
+        let status = Arc::new(self.status_now(now)?);
         *last = Some((now, Arc::clone(&status)));
         Ok(status)
+    }
+
+    /// The same, read anew: for who asks seldom.
+    ///
+    /// # Errors
+    /// When the kernel's maps cannot be read.
+    pub fn status_now(&self, now: Instant) -> Result<Status, KernelError> {
+        let reading = self.kernel.as_ref().map(Kernel::read).transpose()?;
+        Ok(self.describe(reading, self.clock.nanos(now)))
     }
 
     fn describe(&self, reading: Option<Reading>, now_ns: u64) -> Status {
@@ -264,8 +271,7 @@ impl Shedder {
     }
 
     /// Takes a penalty out of the kernel.
-    fn pardon(&self, peer: Peer, change: impl FnOnce(&mut Ledger)) {
-        change(&mut self.ledger(peer).lock());
+    fn pardon(&self, peer: Peer) {
         if let (Peer::Direct(source), Some(kernel)) = (peer, &self.kernel)
             && let Err(error) = kernel.pardon(source)
         {

@@ -10,7 +10,6 @@ use gateway_ebpf::maps;
 use gateway_ebpf::source::Source;
 use gateway_ebpf::verdict::Verdict;
 use nix::errno::Errno;
-use nix::net::if_::if_indextoname;
 use parking_lot::Mutex;
 
 use super::interface::{self, Place};
@@ -184,12 +183,15 @@ impl Attached {
     /// back.
     fn follow(&mut self, programs: &mut Programs, wanted: Attach) -> Result<(), KernelError> {
         if self.link.is_some()
-            && let Ok(name) = if_indextoname(self.place.index)
+            && let Some(name) = interface::name(self.place.index)
         {
-            let name = name.to_string_lossy();
-            if *name != self.place.name {
-                tracing::warn!(from = self.place.name, to = %name, "the interface was renamed and stays protected");
-                self.place.name = name.into_owned();
+            if name != self.place.name {
+                tracing::warn!(
+                    from = self.place.name,
+                    to = name,
+                    "the interface was renamed and stays protected"
+                );
+                self.place.name = name;
             }
             return Ok(());
         }

@@ -12,9 +12,9 @@ use crate::kernel::error::KernelError;
 /// # Errors
 /// When no version-2 hierarchy is mounted, or the group cannot be opened.
 pub(super) fn own() -> Result<(PathBuf, File), KernelError> {
-    let mounts = read("/proc/self/mounts", "the mounts")?;
+    let mounts = read("/proc/thread-self/mounts", "the mounts")?;
     let mount = mount_point(&mounts).ok_or(KernelError::NoCgroup)?;
-    let memberships = read("/proc/self/cgroup", "the process's control groups")?;
+    let memberships = read("/proc/thread-self/cgroup", "the process's control groups")?;
     let path = Path::new(mount).join(membership(&memberships).unwrap_or_default());
     // Seen from another namespace the path may not be there; then what is mounted is the process's own already.
     let path = if path.is_dir() { path } else { PathBuf::from(mount) };

@@ -66,6 +66,13 @@ pub(super) fn place(name: String) -> Result<Place, KernelError> {
     }
 }
 
+/// What an interface is called now; nothing when it is gone.
+pub(super) fn name(index: u32) -> Option<String> {
+    let interfaces = if_nameindex().ok()?;
+    let found = interfaces.iter().find(|interface| interface.index() == index)?;
+    Some(found.name().to_string_lossy().into_owned())
+}
+
 fn holder(wanted: IpAddr) -> Result<String, KernelError> {
     let holder = addresses()?.into_iter().find(|(_, address)| *address == wanted);
     holder

@@ -6,8 +6,9 @@ use caps::{CapSet, Capability};
 
 use crate::kernel::error::{KernelError, OLDEST_KERNEL};
 
-/// What loading and attaching takes. `CAP_SYS_ADMIN` stands for both.
-const NEEDED: [Capability; 2] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN];
+/// What loading and attaching takes: programs and maps; XDP and sockets; pointers into packets. `CAP_SYS_ADMIN` stands
+/// for all.
+const NEEDED: [Capability; 3] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON];
 
 /// From this version on, maps can be used without a capability even where unprivileged BPF is disabled.
 const MAPS_WITHOUT_CAPABILITY: Version = Version(5, 19);
@@ -33,7 +34,7 @@ pub(super) fn check() -> Result<(), KernelError> {
         })
         .map(ToString::to_string)
         .collect();
-    if missing.is_empty() { Ok(()) } else { Err(KernelError::Capability { missing: missing.join(" and ") }) }
+    if missing.is_empty() { Ok(()) } else { Err(KernelError::Capability { missing: missing.join(", ") }) }
 }
 
 /// Gives up, for good, every capability but what using the maps takes: none, or `CAP_BPF` on kernels before 5.19.
