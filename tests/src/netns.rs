@@ -52,14 +52,22 @@ impl Namespace {
     /// # Errors
     /// When it cannot be run or does not succeed.
     pub fn ip(&self, words: &str) -> Result<()> {
+        self.command(&format!("ip {words}"))
+    }
+
+    /// Runs a program with its words, split at spaces, in the namespace.
+    ///
+    /// # Errors
+    /// When it cannot be run or does not succeed.
+    pub fn command(&self, line: &str) -> Result<()> {
         self.run(|| {
-            let output =
-                Command::new("ip").args(words.split(' ')).output().context("cannot run ip (iproute2)")?;
-            ensure!(
-                output.status.success(),
-                "ip {words}: {}",
-                String::from_utf8_lossy(&output.stderr).trim()
-            );
+            let mut words = line.split_whitespace();
+            let program = words.next().context("no program")?;
+            let output = Command::new(program)
+                .args(words)
+                .output()
+                .with_context(|| format!("cannot run {program}: install it from the distribution"))?;
+            ensure!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr).trim());
             Ok(())
         })
     }
@@ -90,7 +98,7 @@ pub struct Net {
     pub abusive: Namespace,
     /// 10.9.0.3, who does not.
     pub honest: Namespace,
-    _switch: Namespace,
+    switch: Namespace,
 }
 
 /// The server's IPv4 address.
@@ -127,6 +135,18 @@ impl Net {
             end.ip(&format!("link set {UPLINK} up"))?;
             end.ip(&format!("route add default via 10.9.0.{}", if number == 1 { 2 } else { 1 }))?;
         }
-        Ok(Self { server, abusive, honest, _switch: switch })
+        Ok(Self { server, abusive, honest, switch })
+    }
+
+    /// Makes an address that the abusive client can send to and that nobody has: the switch drops what is sent there.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn dead_end(&self) -> Result<[u8; 4]> {
+        self.abusive
+            .ip(&format!("neigh add 10.9.0.99 lladdr 02:00:00:00:00:99 dev {UPLINK} nud permanent"))?;
+        // Behind the very port that it comes in by.
+        self.switch.command("bridge fdb add 02:00:00:00:00:99 dev port2 master static")?;
+        Ok([10, 9, 0, 99])
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A connection counts from the end of its handshake, before user space accepts it, until its socket is closed, whatever
 //! closed it: the kernel reports every way there as a change to state CLOSE. Only a socket that was counted is told to
-//! report its states, so that flag is also the mark that it must be taken off again.
+//! report its states, so that flag is also the mark that it must be taken off again. Others' programs at the same control
+//! group may have set it on sockets of theirs, which the port tells apart.
 
 use aya_ebpf::bindings::{
     BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_TCP_CLOSE,
@@ -19,49 +20,38 @@ const AF_INET6: u32 = 10;
 /// Counts connections to the gateway's port by source.
 #[sock_ops]
 pub(crate) fn held(ctx: SockOpsContext) -> u32 {
-    match ctx.op() {
-        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => established(&ctx),
-        BPF_SOCK_OPS_STATE_CB if ctx.arg(1) == BPF_TCP_CLOSE => closed(&ctx),
-        _ => {}
+    let op = ctx.op();
+    let established = op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB;
+    let closed = op == BPF_SOCK_OPS_STATE_CB && ctx.arg(1) == BPF_TCP_CLOSE;
+    if (established || closed)
+        && maps::limits().is_some_and(|limits| ctx.local_port() == limits.port)
+        && let Some(source) = source(&ctx)
+    {
+        if established {
+            add(&ctx, &source);
+        } else if let Some(count) = maps::held(&source) {
+            // No count, or none left, only when it was evicted: what the source held before is not owed.
+            count.decrement();
+        }
     }
     1
 }
 
 #[inline(always)]
-fn established(ctx: &SockOpsContext) {
-    let Some(limits) = maps::limits() else {
-        return;
-    };
-    if ctx.local_port() != limits.port {
-        return;
-    }
-    let Some(source) = source(ctx) else {
-        return;
-    };
+fn add(ctx: &SockOpsContext, source: &Source) {
     let flags = ctx.cb_flags() | BPF_SOCK_OPS_STATE_CB_FLAG;
     if ctx.set_cb_flags(flags as i32).is_err() {
         return;
     }
-    match maps::held(&source) {
+    match maps::held(source) {
         Some(count) => count.increment(),
-        None if maps::hold_first(&source).is_ok() => {}
+        None if maps::hold_first(source).is_ok() => {}
         // Another CPU was first.
         None => {
-            if let Some(count) = maps::held(&source) {
+            if let Some(count) = maps::held(source) {
                 count.increment();
             }
         }
-    }
-}
-
-#[inline(always)]
-fn closed(ctx: &SockOpsContext) {
-    let Some(source) = source(ctx) else {
-        return;
-    };
-    // None, or none left, only when the source's count was evicted: what it held before is not owed.
-    if let Some(count) = maps::held(&source) {
-        count.decrement();
     }
 }
 

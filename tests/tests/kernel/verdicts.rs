@@ -4,19 +4,18 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 use anyhow::{Context as _, Result, ensure};
-use aya::maps::{HashMap, Map, MapData, MapInfo};
-use aya::programs::ProgramInfo;
+use aya::maps::{HashMap, MapData};
 use aya::{TestRun as _, TestRunOptions};
 use gateway_ebpf::maps;
 use gateway_ebpf::packet::{self, Segment};
 use gateway_ebpf::source::Source;
 use gateway_ebpf::verdict::Verdict;
+use gateway_tests::kernel_maps::{now_ns, source_map};
 use gateway_tests::packets::{
     ACK, AUTHENTICATION, DESTINATION_OPTIONS, FIN, FRAGMENT, HOP_BY_HOP, IPV4, IPV6, MORE_FRAGMENTS, QINQ,
     ROUTING, RST, SYN, TCP, UDP, VLAN, authentication, ethernet, fragment, ipv4, ipv6, options, routing, tcp,
 };
 use gateway_user::kernel::{KernelConfig, Programs};
-use nix::time::{ClockId, clock_gettime};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
@@ -49,11 +48,6 @@ fn config(per_second: u32, burst: u32) -> KernelConfig {
         exempt: Vec::new(),
         ..KernelConfig::default()
     }
-}
-
-fn now_ns() -> Result<u64> {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
-    Ok(u64::try_from(std::time::Duration::from(now).as_nanos())?)
 }
 
 impl Bench {
@@ -94,15 +88,7 @@ impl Bench {
 
     /// One of the program's maps, for a test to write what only the programs write.
     fn map(&mut self, name: &str) -> Result<HashMap<MapData, Source, u64>> {
-        let info: ProgramInfo = self.programs.xdp()?.info()?;
-        let ids = info.map_ids()?.context("the program has no maps")?;
-        let id = ids
-            .into_iter()
-            .find(|id| MapInfo::from_id(*id).is_ok_and(|info| info.name_as_str() == Some(name)))
-            .context("no such map")?;
-        let data = MapData::from_id(id)?;
-        let map = if name == maps::PENALTIES { Map::HashMap(data) } else { Map::LruHashMap(data) };
-        Ok(HashMap::try_from(map)?)
+        source_map(&mut self.programs, name)
     }
 }
 
