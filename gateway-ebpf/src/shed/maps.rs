@@ -42,8 +42,9 @@ pub(super) fn limits() -> Option<&'static Limits> {
 
 /// Whether an address is one of the gateway's.
 #[inline(always)]
-pub(super) fn is_local(address: &Address) -> bool {
-    LOCAL.get_ptr(address).is_some()
+pub(super) fn is_local(limits: &Limits, address: &Address) -> bool {
+    limits.addresses.iter().any(|near| near == address)
+        || limits.more_addresses != 0 && LOCAL.get_ptr(address).is_some()
 }
 
 /// Whether the sender's network is exempt.

@@ -36,18 +36,29 @@ fn judge(ctx: &XdpContext) -> Verdict {
     let Some(limits) = maps::limits() else {
         return counted(Verdict::Foreign);
     };
-    if u32::from(segment.port) != limits.port || !maps::is_local(&segment.path.destination()) {
+    if u32::from(segment.port) != limits.port || !maps::is_local(limits, &segment.path.destination()) {
         return counted(Verdict::Foreign);
     }
     let Some(source) = segment.path.source() else {
         return counted(Verdict::Unreadable);
     };
+    let penalty_end_ns = maps::penalty_end(&source);
+    if penalty_end_ns.is_none() && !segment.opening {
+        // Nearly every packet there is: it needs no clock.
+        return counted(Verdict::Established);
+    }
     let now_ns = now_ns();
-    let verdict = decide(limits, &source, segment.opening, now_ns);
+    let verdict = if penalty_end_ns.is_some_and(|end_ns| now_ns < end_ns) {
+        Verdict::Penalised
+    } else if segment.opening {
+        open(limits, &source, now_ns)
+    } else {
+        Verdict::Established
+    };
     if !verdict.drops() {
         return counted(verdict);
     }
-    // Asked last: nearly every packet is decided without, and a walk of the tries costs more than the limits do.
+    // Asked last: nearly every packet is decided without, and a walk of the tries costs as much as a limit.
     if maps::is_exempt(&segment.path) {
         return counted(Verdict::Exempt);
     }
@@ -64,15 +75,9 @@ fn counted(verdict: Verdict) -> Verdict {
     verdict
 }
 
-/// The limits, in the order of what they cost the source.
+/// Whether a source may open a connection.
 #[inline(always)]
-fn decide(limits: &Limits, source: &Source, opening: bool, now_ns: u64) -> Verdict {
-    if maps::penalty_end(source).is_some_and(|end| now_ns < end) {
-        return Verdict::Penalised;
-    }
-    if !opening {
-        return Verdict::Established;
-    }
+fn open(limits: &Limits, source: &Source, now_ns: u64) -> Verdict {
     if maps::held(source).is_some_and(|count| count.load() >= limits.held) {
         return Verdict::OverHeld;
     }

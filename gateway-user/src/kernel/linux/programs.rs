@@ -28,9 +28,20 @@ const SOCK_OPS: &str = "held";
 /// One drop in so many is an event.
 const SAMPLE_MASK: u64 = 1023;
 
+/// What is enforced before anything was set: nothing.
+const UNLIMITED: Limits = Limits {
+    connections: Rate { interval_ns: 0, tolerance_ns: 0 },
+    held: u64::MAX,
+    sample_mask: u64::MAX,
+    addresses: [Address([0; 16]); maps::NEAR_ADDRESSES],
+    port: 0,
+    more_addresses: 0,
+};
+
 /// The programs in the kernel, not yet attached anywhere, and gone with this value.
 pub struct Programs {
     bpf: Ebpf,
+    limits: Limits,
     log: EbpfLogger<TracingLog>,
 }
 
@@ -64,7 +75,7 @@ impl Programs {
         sock_ops(&mut bpf)?.load().map_err(refused(SOCK_OPS))?;
         let log = EbpfLogger::init_with_logger(&mut bpf, TracingLog)
             .map_err(|_absent| KernelError::Object { name: "AYA_LOGS" })?;
-        Ok(Self { bpf, log })
+        Ok(Self { bpf, limits: UNLIMITED, log })
     }
 
     /// The XDP program.
@@ -88,15 +99,13 @@ impl Programs {
     /// # Errors
     /// When the map cannot be written.
     pub fn set_limits(&mut self, config: &KernelConfig, port: u16) -> Result<(), KernelError> {
-        let limits = Limits {
+        self.write_limits(Limits {
             connections: Rate::new(config.connections_per_second, config.connection_burst),
             held: u64::from(config.concurrent_connections.get()),
             sample_mask: SAMPLE_MASK,
             port: u32::from(port),
-            reserved: 0,
-        };
-        let mut map = Array::<_, Limits>::try_from(self.map_mut(maps::LIMITS)?).map_err(on(maps::LIMITS))?;
-        map.set(0, limits, 0).map_err(on(maps::LIMITS))
+            ..self.limits
+        })
     }
 
     /// Sets the exempt networks: new ones first, so that none is shed for a moment.
@@ -129,16 +138,23 @@ impl Programs {
                 IpAddr::V6(v6) => Address(v6.octets()),
             })
             .collect();
+        let (near, far) = wanted.split_at(wanted.len().min(maps::NEAR_ADDRESSES));
+        let mut addresses = UNLIMITED.addresses;
+        addresses.iter_mut().zip(near).for_each(|(place, address)| *place = *address);
+        let more_addresses = u32::from(!far.is_empty());
         let mut map =
             HashMap::<_, Address, u8>::try_from(self.map_mut(maps::LOCAL)?).map_err(on(maps::LOCAL))?;
         let present: Vec<Address> = map.keys().collect::<Result<_, _>>().map_err(on(maps::LOCAL))?;
-        for gone in present.iter().filter(|address| !wanted.contains(address)) {
-            map.remove(gone).map_err(on(maps::LOCAL))?;
-        }
-        for new in wanted.iter().filter(|address| !present.contains(address)) {
+        for new in far.iter().filter(|address| !present.contains(address)) {
             map.insert(new, 1, 0).map_err(on(maps::LOCAL))?;
         }
-        Ok(())
+        for gone in present.iter().filter(|address| !far.contains(address)) {
+            map.remove(gone).map_err(on(maps::LOCAL))?;
+        }
+        if (addresses, more_addresses) == (self.limits.addresses, self.limits.more_addresses) {
+            return Ok(());
+        }
+        self.write_limits(Limits { addresses, more_addresses, ..self.limits })
     }
 
     /// Drops every packet of a source until a time, in nanoseconds of `CLOCK_MONOTONIC`.
@@ -210,6 +226,13 @@ impl Programs {
     /// Passes on what the programs logged: nothing unless debug logs were on when they were loaded.
     pub fn flush_log(&mut self) {
         self.log.flush();
+    }
+
+    fn write_limits(&mut self, limits: Limits) -> Result<(), KernelError> {
+        let mut map = Array::<_, Limits>::try_from(self.map_mut(maps::LIMITS)?).map_err(on(maps::LIMITS))?;
+        map.set(0, limits, 0).map_err(on(maps::LIMITS))?;
+        self.limits = limits;
+        Ok(())
     }
 
     fn map(&self, name: &'static str) -> Result<&Map, KernelError> {
