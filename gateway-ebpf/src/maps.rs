@@ -1,9 +1,9 @@
 //! The maps: names, sizes, and how keys and values lie in memory.
 //!
-//! Who writes what decides what a flood can evict. Packets write only [`RECENT`], and [`OVERRUN`] once a source has used
-//! up a whole burst; completed handshakes write [`HELD`]; user space alone writes the rest. So a flood of packets with
-//! made-up sources turns over [`RECENT`] and nothing else: who overran its rate, who holds connections and who is under
-//! penalty stays known.
+//! Who writes what decides what a flood can evict. A packet writes [`RECENT`] only; into [`KNOWN`] a source comes by a
+//! completed handshake or by using up a whole burst; user space alone writes the rest. So a flood of packets with made-up
+//! sources turns over [`RECENT`] and nothing else: who overran its rate, who holds connections and who is under penalty
+//! stays known.
 
 use crate::gcra::Rate;
 use crate::source::Source;
@@ -12,7 +12,7 @@ use crate::source::Source;
 pub const LIMITS: &str = "LIMITS";
 /// Further local addresses that the gateway is reached at ([`Address`] to `u8`), written by user space.
 pub const LOCAL: &str = "LOCAL";
-/// Exempt IPv4 networks, an LPM trie.
+/// Further exempt IPv4 networks, an LPM trie.
 pub const EXEMPT_V4: &str = "EXEMPT_V4";
 /// Exempt IPv6 networks, an LPM trie.
 pub const EXEMPT_V6: &str = "EXEMPT_V6";
@@ -20,10 +20,8 @@ pub const EXEMPT_V6: &str = "EXEMPT_V6";
 pub const PENALTIES: &str = "PENALTIES";
 /// Connection rates of sources within their limits ([`Source`] to a [`Rate`]'s word), written by packets; LRU.
 pub const RECENT: &str = "RECENT";
-/// Connection rates of sources that overran theirs ([`Source`] to a [`Rate`]'s word); LRU.
-pub const OVERRUN: &str = "OVERRUN";
-/// Established connections ([`Source`] to `u64`), written by the `sock_ops` program; LRU.
-pub const HELD: &str = "HELD";
+/// Sources that have held a connection or overrun their rate ([`Source`] to [`Known`]); LRU.
+pub const KNOWN: &str = "KNOWN";
 /// Packets by verdict, one `u64` per CPU each.
 pub const VERDICTS: &str = "VERDICTS";
 /// Sampled drops ([`Event`]), a ring buffer.
@@ -35,12 +33,10 @@ pub const LOCAL_ENTRIES: u32 = 1024;
 pub const EXEMPT_ENTRIES: u32 = 1024;
 /// How many sources can be under penalty at a time.
 pub const PENALTY_ENTRIES: u32 = 1 << 16;
-/// How many sources within their limits are remembered.
+/// How many sources are remembered that only ever sent packets, within their limits.
 pub const RECENT_ENTRIES: u32 = 1 << 17;
-/// How many sources that overran their rate are remembered.
-pub const OVERRUN_ENTRIES: u32 = 1 << 16;
-/// How many sources with established connections are remembered.
-pub const HELD_ENTRIES: u32 = 1 << 17;
+/// How many other sources are remembered.
+pub const KNOWN_ENTRIES: u32 = 1 << 17;
 /// The ring buffer of sampled events, in bytes.
 pub const EVENTS_BYTES: u32 = 1 << 16;
 
@@ -58,13 +54,63 @@ pub struct Limits {
     /// The gateway's first local addresses; the rest are in [`LOCAL`]. Most machines have no more, and comparing costs a
     /// tenth of what looking up does. Unused ones are zero, which no packet is sent to.
     pub addresses: [Address; NEAR_ADDRESSES],
+    /// The first exempt IPv4 networks, for the same reason; the rest are in [`EXEMPT_V4`]. Unused ones match nothing.
+    pub exempt_v4: [NetworkV4; NEAR_NETWORKS],
+    /// Whether there are more exempt IPv4 networks than these: 0 or 1.
+    pub more_exempt_v4: u32,
+    /// Whether there are exempt IPv6 networks: 0 or 1.
+    pub any_exempt_v6: u32,
     /// The gateway's port; 0 before there is one, which matches no packet.
     pub port: u32,
     /// Whether there are more addresses than these: 0 or 1.
     pub more_addresses: u32,
 }
 
-const _: () = assert!(size_of::<Limits>() == 104 && align_of::<Limits>() == 8);
+const _: () = assert!(size_of::<Limits>() == 144 && align_of::<Limits>() == 8);
+
+/// How many exempt IPv4 networks lie beside the limits.
+pub const NEAR_NETWORKS: usize = 4;
+
+/// An IPv4 network: address and mask with the bytes in network order, however the machine orders them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct NetworkV4 {
+    address: u32,
+    mask: u32,
+}
+
+const _: () = assert!(size_of::<NetworkV4>() == 8 && align_of::<NetworkV4>() == 4);
+
+impl NetworkV4 {
+    /// Holds no address at all.
+    pub const NONE: Self = Self { address: 1, mask: 0 };
+
+    /// A network by its first address and its mask, in network order.
+    #[must_use]
+    pub const fn new(address: [u8; 4], mask: [u8; 4]) -> Self {
+        let mask = u32::from_ne_bytes(mask);
+        Self { address: u32::from_ne_bytes(address) & mask, mask }
+    }
+
+    /// Whether an address in network order lies in the network.
+    #[must_use]
+    #[inline(always)]
+    pub const fn holds(&self, address: [u8; 4]) -> bool {
+        u32::from_ne_bytes(address) & self.mask == self.address
+    }
+}
+
+/// What is remembered of a source that has held a connection or overrun its rate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Known {
+    /// How many established connections it holds.
+    pub held: u64,
+    /// Its connection [`Rate`]'s word.
+    pub word: u64,
+}
+
+const _: () = assert!(size_of::<Known>() == 16 && align_of::<Known>() == 8);
 
 /// How many local addresses lie beside the limits.
 pub const NEAR_ADDRESSES: usize = 4;
@@ -128,7 +174,7 @@ impl Event {
     reason = "the promise that these types are plain bytes is made where they are laid out"
 )]
 mod pod {
-    use super::{Address, Event, Limits};
+    use super::{Address, Event, Known, Limits};
     use crate::source::Source;
 
     // SAFETY: bytes only, any pattern is valid, no padding.
@@ -137,6 +183,21 @@ mod pod {
     unsafe impl aya::Pod for Address {}
     // SAFETY: integers only, any pattern is valid, no padding (asserted above).
     unsafe impl aya::Pod for Limits {}
+    // SAFETY: integers only, any pattern is valid, no padding (asserted above).
+    unsafe impl aya::Pod for Known {}
     // SAFETY: integers and bytes only, any pattern is valid, no padding (asserted above).
     unsafe impl aya::Pod for Event {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_holds_its_own_and_none_holds_nothing() {
+        let ten = NetworkV4::new([10, 1, 2, 3], [255, 0, 0, 0]);
+        assert!(ten.holds([10, 9, 9, 9]) && !ten.holds([11, 1, 2, 3]));
+        assert!(NetworkV4::new([0; 4], [0; 4]).holds([192, 0, 2, 1]));
+        assert!(![[0; 4], [1, 0, 0, 0], [255; 4]].into_iter().any(|address| NetworkV4::NONE.holds(address)));
+    }
 }

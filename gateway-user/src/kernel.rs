@@ -181,7 +181,7 @@ impl Shedder {
         let direct = self.ledger(Peer::Direct(source)).lock().release(Peer::Direct(source));
         let proxied = self.ledger(Peer::Proxied(source)).lock().release(Peer::Proxied(source));
         if let Some(kernel) = &self.kernel {
-            kernel.release(source)?;
+            kernel.pardon(source)?;
         }
         self.last_status.lock().take();
         Ok(direct || proxied)

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use aya::Pod;
 use aya::maps::{HashMap, Map, MapData, MapInfo};
 use gateway_ebpf::maps::PENALTIES;
 use gateway_ebpf::source::Source;
@@ -18,11 +19,11 @@ pub fn now_ns() -> Result<u64> {
     Ok(u64::try_from(Duration::from(now).as_nanos())?)
 }
 
-/// One of the maps from a source to a number.
+/// One of the maps from a source to something.
 ///
 /// # Errors
 /// When the XDP program uses no map of that name.
-pub fn source_map(programs: &mut Programs, name: &str) -> Result<HashMap<MapData, Source, u64>> {
+pub fn source_map<V: Pod>(programs: &mut Programs, name: &str) -> Result<HashMap<MapData, Source, V>> {
     let ids = programs.xdp()?.info()?.map_ids()?.context("the program has no maps")?;
     let id = ids
         .into_iter()

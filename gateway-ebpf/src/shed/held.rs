@@ -10,6 +10,8 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::macros::sock_ops;
 use aya_ebpf::programs::SockOpsContext;
+use gateway_ebpf::gcra::Word as _;
+use gateway_ebpf::maps::Known;
 use gateway_ebpf::source::Source;
 
 use super::maps;
@@ -29,9 +31,9 @@ pub(crate) fn held(ctx: SockOpsContext) -> u32 {
     {
         if established {
             add(&ctx, &source);
-        } else if let Some(count) = maps::held(&source) {
+        } else if let Some((held, _)) = maps::known(&source) {
             // No count, or none left, only when it was evicted: what the source held before is not owed.
-            count.decrement();
+            held.decrement();
         }
     }
     1
@@ -43,15 +45,18 @@ fn add(ctx: &SockOpsContext, source: &Source) {
     if ctx.set_cb_flags(flags as i32).is_err() {
         return;
     }
-    match maps::held(source) {
-        Some(count) => count.increment(),
-        None if maps::hold_first(source).is_ok() => {}
-        // Another CPU was first.
-        None => {
-            if let Some(count) = maps::held(source) {
-                count.increment();
-            }
-        }
+    if let Some((held, _)) = maps::known(source) {
+        held.increment();
+        return;
+    }
+    // Its rate goes with it: a first connection is no fresh start.
+    let word = maps::recent(source).map_or(0, |word| word.load());
+    if maps::remember_known(source, Known { held: 1, word }).is_ok() {
+        return;
+    }
+    // Another CPU was first.
+    if let Some((held, _)) = maps::known(source) {
+        held.increment();
     }
 }
 

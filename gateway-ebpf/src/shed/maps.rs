@@ -4,7 +4,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use gateway_ebpf::maps::{
-    Address, EVENTS_BYTES, EXEMPT_ENTRIES, Event, HELD_ENTRIES, LOCAL_ENTRIES, Limits, OVERRUN_ENTRIES,
+    Address, EVENTS_BYTES, EXEMPT_ENTRIES, Event, KNOWN_ENTRIES, Known, LOCAL_ENTRIES, Limits,
     PENALTY_ENTRIES, RECENT_ENTRIES,
 };
 use gateway_ebpf::packet::Path;
@@ -26,9 +26,7 @@ static PENALTIES: HashMap<Source, u64> = HashMap::with_max_entries(PENALTY_ENTRI
 #[map]
 static RECENT: LruHashMap<Source, u64> = LruHashMap::with_max_entries(RECENT_ENTRIES, 0);
 #[map]
-static OVERRUN: LruHashMap<Source, u64> = LruHashMap::with_max_entries(OVERRUN_ENTRIES, 0);
-#[map]
-static HELD: LruHashMap<Source, u64> = LruHashMap::with_max_entries(HELD_ENTRIES, 0);
+static KNOWN: LruHashMap<Source, Known> = LruHashMap::with_max_entries(KNOWN_ENTRIES, 0);
 #[map]
 static VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Verdict::ALL.len() as u32, 0);
 #[map]
@@ -49,10 +47,13 @@ pub(super) fn is_local(limits: &Limits, address: &Address) -> bool {
 
 /// Whether the sender's network is exempt.
 #[inline(always)]
-pub(super) fn is_exempt(path: &Path) -> bool {
+pub(super) fn is_exempt(limits: &Limits, path: &Path) -> bool {
     match path {
-        Path::V4 { from, .. } => EXEMPT_V4.get(Key::new(32, *from)).is_some(),
-        Path::V6 { from, .. } => EXEMPT_V6.get(Key::new(128, *from)).is_some(),
+        Path::V4 { from, .. } => {
+            limits.exempt_v4.iter().any(|near| near.holds(*from))
+                || limits.more_exempt_v4 != 0 && EXEMPT_V4.get(Key::new(32, *from)).is_some()
+        }
+        Path::V6 { from, .. } => limits.any_exempt_v6 != 0 && EXEMPT_V6.get(Key::new(128, *from)).is_some(),
     }
 }
 
@@ -64,25 +65,24 @@ pub(super) fn penalty_end(source: &Source) -> Option<u64> {
     Some(unsafe { end.read_volatile() })
 }
 
-/// How many connections a source holds.
+/// What is remembered of a source beyond its last packets: connections held, and the connection rate's word.
 #[inline(always)]
-pub(super) fn held(source: &Source) -> Option<Shared> {
-    HELD.get_ptr_mut(source).map(Shared::new)
+pub(super) fn known(source: &Source) -> Option<(Shared, Shared)> {
+    let known = KNOWN.get_ptr_mut(source)?;
+    // SAFETY: a map value stays valid until the program returns; only its member's address is taken.
+    let held = unsafe { &raw mut (*known).held };
+    // SAFETY: a map value stays valid until the program returns; only its member's address is taken.
+    let word = unsafe { &raw mut (*known).word };
+    Some((Shared::new(held), Shared::new(word)))
 }
 
-/// Counts a source's first connection, unless another CPU did so meanwhile.
+/// Begins to remember a source where packets of others cannot evict it, unless another CPU did so meanwhile.
 #[inline(always)]
-pub(super) fn hold_first(source: &Source) -> Result<(), i32> {
-    HELD.insert(source, 1_u64, u64::from(aya_ebpf::bindings::BPF_NOEXIST))
+pub(super) fn remember_known(source: &Source, known: Known) -> Result<(), i32> {
+    KNOWN.insert(source, known, u64::from(aya_ebpf::bindings::BPF_NOEXIST))
 }
 
-/// The connection rate's word of a source that overran it once.
-#[inline(always)]
-pub(super) fn overrun(source: &Source) -> Option<Shared> {
-    OVERRUN.get_ptr_mut(source).map(Shared::new)
-}
-
-/// The connection rate's word of a source that never overran it.
+/// The connection rate's word of a source of which no more is known.
 #[inline(always)]
 pub(super) fn recent(source: &Source) -> Option<Shared> {
     RECENT.get_ptr_mut(source).map(Shared::new)
@@ -92,12 +92,6 @@ pub(super) fn recent(source: &Source) -> Option<Shared> {
 #[inline(always)]
 pub(super) fn remember_recent(source: &Source, word: u64) -> Result<(), i32> {
     RECENT.insert(source, word, 0)
-}
-
-/// Remembers a source that overran its rate where packets within limits cannot evict it.
-#[inline(always)]
-pub(super) fn remember_overrun(source: &Source, word: u64) -> Result<(), i32> {
-    OVERRUN.insert(source, word, 0)
 }
 
 /// Counts a packet on this CPU; its running number there, from 1.

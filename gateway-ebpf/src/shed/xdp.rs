@@ -5,7 +5,7 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use gateway_ebpf::gcra::Word as _;
-use gateway_ebpf::maps::Limits;
+use gateway_ebpf::maps::{Known, Limits};
 use gateway_ebpf::packet::{self, Skip};
 use gateway_ebpf::source::Source;
 use gateway_ebpf::verdict::Verdict;
@@ -58,8 +58,8 @@ fn judge(ctx: &XdpContext) -> Verdict {
     if !verdict.drops() {
         return counted(verdict);
     }
-    // Asked last: nearly every packet is decided without, and a walk of the tries costs as much as a limit.
-    if maps::is_exempt(&segment.path) {
+    // Asked last: nearly every packet is decided without, and a walk of a trie costs as much as a limit.
+    if maps::is_exempt(limits, &segment.path) {
         return counted(Verdict::Exempt);
     }
     let count = maps::count(verdict);
@@ -75,32 +75,30 @@ fn counted(verdict: Verdict) -> Verdict {
     verdict
 }
 
-/// Whether a source may open a connection.
+/// Whether a source may open a connection, and takes it from its rate.
 #[inline(always)]
 fn open(limits: &Limits, source: &Source, now_ns: u64) -> Verdict {
-    if maps::held(source).is_some_and(|count| count.load() >= limits.held) {
-        return Verdict::OverHeld;
-    }
-    if within_rate(limits, source, now_ns) { Verdict::Opened } else { Verdict::OverRate }
-}
-
-/// Takes one connection from the source's rate.
-#[inline(always)]
-fn within_rate(limits: &Limits, source: &Source, now_ns: u64) -> bool {
     let rate = limits.connections;
-    if let Some(word) = maps::overrun(source) {
-        return rate.take(&word, now_ns);
+    if let Some((held, word)) = maps::known(source) {
+        return if held.load() >= limits.held {
+            Verdict::OverHeld
+        } else if rate.take(&word, now_ns) {
+            Verdict::Opened
+        } else {
+            Verdict::OverRate
+        };
     }
     let Some(word) = maps::recent(source) else {
         // Where even this cannot be stored there is nothing to hold the source to.
-        return maps::remember_recent(source, rate.first(now_ns)).is_ok() || true;
+        let _ = maps::remember_recent(source, rate.first(now_ns));
+        return Verdict::Opened;
     };
     if rate.take(&word, now_ns) {
-        return true;
+        return Verdict::Opened;
     }
     // When this cannot be stored, the next packet tries again.
-    let _ = maps::remember_overrun(source, word.load());
-    false
+    let _ = maps::remember_known(source, Known { held: 0, word: word.load() });
+    Verdict::OverRate
 }
 
 /// The monotonic clock at its last tick: a fifth of the exact clock's price, late by at most 10 ms.

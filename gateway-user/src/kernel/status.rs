@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use gateway_ebpf::gcra::Rate;
+use gateway_ebpf::maps::Known;
 use gateway_ebpf::source::Source;
 use serde::Serialize;
 
@@ -115,12 +116,13 @@ pub(super) fn describe(
     }
     let (packets, attached) = match reading {
         None => (BTreeMap::new(), None),
-        Some(Reading { packets, held, overrun, attachment }) => {
-            for (source, count) in held.into_iter().filter(|(_, count)| *count > 0) {
-                sources.entry(source).or_default().connections = count;
-            }
-            for (source, _) in overrun.into_iter().filter(|(_, word)| rate.wait_ns(*word, now_ns) > 0) {
-                sources.entry(source).or_default().over_rate = true;
+        Some(Reading { packets, known, attachment }) => {
+            for (source, Known { held, word }) in known {
+                let over_rate = rate.wait_ns(word, now_ns) > 0;
+                if held > 0 || over_rate {
+                    let state = sources.entry(source).or_default();
+                    (state.connections, state.over_rate) = (held, over_rate);
+                }
             }
             (packets.into_iter().map(|(verdict, count)| (verdict.label(), count)).collect(), Some(attachment))
         }

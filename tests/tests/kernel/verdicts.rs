@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{HashMap, MapData};
 use aya::{TestRun as _, TestRunOptions};
-use gateway_ebpf::maps;
+use gateway_ebpf::maps::{self, Known};
 use gateway_ebpf::packet::{self, Segment};
 use gateway_ebpf::source::Source;
 use gateway_ebpf::verdict::Verdict;
@@ -86,9 +86,9 @@ impl Bench {
         Ok(self.programs.xdp()?.test_run(options)?.return_value)
     }
 
-    /// One of the program's maps, for a test to write what only the programs write.
-    fn map(&mut self, name: &str) -> Result<HashMap<MapData, Source, u64>> {
-        source_map(&mut self.programs, name)
+    /// What the programs remember of sources, for a test to write what only they write.
+    fn known(&mut self) -> Result<HashMap<MapData, Source, Known>> {
+        source_map(&mut self.programs, maps::KNOWN)
     }
 }
 
@@ -297,11 +297,9 @@ pub(crate) fn a_burst_of_connections_passes_and_no_more() -> Result<()> {
     ensure!((20..=20 + added).contains(&opened), "{opened} opened");
     ensure!(bench.run(&v4(&tcp(PORT, ACK)))? == Verdict::Established, "open connections go on");
     ensure!(bench.run(&v6(TCP, &tcp(PORT, SYN)))? == Verdict::Opened, "another source is not meant");
-    bench.programs.forget_rate(Source::from_v4(THERE))?;
-    ensure!(bench.run(&v4(&tcp(PORT, SYN)))? == Verdict::Opened, "forgiven");
-    bench.map(maps::HELD)?.insert(Source::from_v4(THERE), 9, 0)?;
+    bench.known()?.insert(Source::from_v4(THERE), Known { held: 9, word: 0 }, 0)?;
     ensure!(bench.run(&v4(&tcp(PORT, SYN)))? == Verdict::Opened, "one more may be held");
-    bench.map(maps::HELD)?.insert(Source::from_v4(THERE), 10, 0)?;
+    bench.known()?.insert(Source::from_v4(THERE), Known { held: 10, word: 0 }, 0)?;
     ensure!(bench.run(&v4(&tcp(PORT, SYN)))? == Verdict::OverHeld);
     Ok(())
 }
@@ -316,6 +314,11 @@ pub(crate) fn an_exempt_network_is_never_dropped() -> Result<()> {
     }
     ensure!(bench.run(&v4(&tcp(PORT, SYN)))? == Verdict::Exempt);
     ensure!(bench.run(&v6(TCP, &tcp(PORT, ACK)))? == Verdict::Exempt);
+    // More networks than lie beside the limits.
+    let many = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "203.0.113.0/24", "198.51.100.0/24"];
+    bench.programs.set_exempt(&many.map(|network| network.parse().unwrap()))?;
+    ensure!(bench.run(&v4(&tcp(PORT, SYN)))? == Verdict::Exempt);
+    ensure!(bench.run(&v6(TCP, &tcp(PORT, ACK)))? == Verdict::Penalised);
     bench.programs.set_exempt(&["2001:db8:7::/48".parse()?, "::/1".parse()?])?;
     ensure!(bench.run(&v4(&tcp(PORT, SYN)))? == Verdict::Penalised, "no IPv6 network holds an IPv4 source");
     ensure!(bench.run(&v6(TCP, &tcp(PORT, ACK)))? == Verdict::Exempt);
@@ -342,17 +345,17 @@ pub(crate) fn random_bytes_are_dropped_only_for_cause() -> Result<()> {
     let mut bench = Bench::new(&config)?;
     let penalised = Source::from_v4(THERE);
     let limited = Source::from_address(IpAddr::from(there_v6())).context("a source")?;
-    let mut overrun = bench.map(maps::OVERRUN)?;
+    let mut known = bench.known()?;
     bench.programs.penalise(penalised, now_ns()? + HOUR_NS)?;
-    let bench = std::cell::RefCell::new((&mut bench, &mut overrun));
+    let bench = std::cell::RefCell::new((&mut bench, &mut known));
     let mut runner =
         TestRunner::new(Config { cases: 20_000, failure_persistence: None, ..Config::default() });
     let outcome = runner.run(&frames(), |frame| {
-        let (bench, overrun) = &mut *bench.borrow_mut();
+        let (bench, known) = &mut *bench.borrow_mut();
         let fail = |error: anyhow::Error| TestCaseError::fail(format!("{error:?}"));
         // A burst ahead of its pace, anew for each packet.
-        let spent = now_ns().map_err(fail)? + 1000 * 1_000_000_000;
-        overrun.insert(limited, spent, 0).map_err(|error| fail(error.into()))?;
+        let word = now_ns().map_err(fail)? + 1000 * 1_000_000_000;
+        known.insert(limited, Known { held: 0, word }, 0).map_err(|error| fail(error.into()))?;
         let dropped = bench.act(&frame).map_err(fail)? == XDP_DROP;
         let cause = packet::parse(frame.as_slice()).ok().and_then(|segment| {
             let Segment { path, port, opening } = segment;
@@ -369,29 +372,25 @@ pub(crate) fn random_bytes_are_dropped_only_for_cause() -> Result<()> {
 
 pub(crate) fn made_up_sources_evict_nobody_known() -> Result<()> {
     let entries = 2048;
-    let mut bench = Bench::sized(
-        &config(1, 5),
-        &[(maps::RECENT, entries), (maps::OVERRUN, entries), (maps::HELD, entries)],
-    )?;
+    let mut bench = Bench::sized(&config(1, 5), &[(maps::RECENT, entries), (maps::KNOWN, entries)])?;
     let from =
         |source: [u8; 4], flags| ethernet(&[], IPV4, &ipv4(source, HERE, &[], 0, TCP, &tcp(PORT, flags)));
     let [penalised, flooding, hoarding] = [[203, 0, 113, 1], [203, 0, 113, 2], [203, 0, 113, 3]];
     bench.programs.penalise(Source::from_v4(penalised), now_ns()? + HOUR_NS)?;
-    bench.map(maps::HELD)?.insert(Source::from_v4(hoarding), 10, 0)?;
+    bench.known()?.insert(Source::from_v4(hoarding), Known { held: 10, word: 0 }, 0)?;
     for _ in 0..6 {
         bench.act(&from(flooding, SYN))?;
     }
-    // Far ahead of its pace, so that the flood's duration is no forgiveness.
-    let spent = now_ns()? + 5_000_000_000;
-    bench.map(maps::OVERRUN)?.insert(Source::from_v4(flooding), spent, 0)?;
     for number in 0..20 * entries {
         bench.act(&from((0x0a00_0000 | number).to_be_bytes(), SYN))?;
     }
-    ensure!(bench.programs.sources(maps::RECENT)?.len() <= entries as usize, "the flood is bounded");
     ensure!(bench.run(&from(penalised, ACK))? == Verdict::Penalised);
     ensure!(bench.run(&from(hoarding, SYN))? == Verdict::OverHeld);
-    let known = bench.programs.sources(maps::OVERRUN)?;
-    ensure!(known.iter().any(|(source, _)| *source == Source::from_v4(flooding)), "{} known", known.len());
+    let known = bench.programs.known()?;
+    ensure!(
+        known.len() == 2 && known.iter().any(|(source, _)| *source == Source::from_v4(flooding)),
+        "{known:?}"
+    );
     Ok(())
 }
 

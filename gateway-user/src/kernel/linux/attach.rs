@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, ProgramError, XdpMode};
-use gateway_ebpf::maps;
+use gateway_ebpf::maps::Known;
 use gateway_ebpf::source::Source;
 use gateway_ebpf::verdict::Verdict;
 use nix::errno::Errno;
@@ -49,8 +49,7 @@ struct Attached {
 #[derive(Debug)]
 pub(crate) struct Reading {
     pub(crate) packets: [(Verdict, u64); Verdict::ALL.len()],
-    pub(crate) held: Vec<(Source, u64)>,
-    pub(crate) overrun: Vec<(Source, u64)>,
+    pub(crate) known: Vec<(Source, Known)>,
     pub(crate) attachment: Attachment,
 }
 
@@ -105,22 +104,12 @@ impl Kernel {
         self.state.lock().programs.penalise(source, end_ns.saturating_sub(COARSE_TICK_NS))
     }
 
-    /// Takes a penalty that is over out of the map.
+    /// Takes a penalty out of the map. A rate needs no pardon: it is whole again within its burst's time.
     ///
     /// # Errors
     /// When the map cannot be written.
     pub(crate) fn pardon(&self, source: Source) -> Result<(), KernelError> {
         self.state.lock().programs.pardon(source)
-    }
-
-    /// Lifts a penalty and forgets how fast the source opened connections.
-    ///
-    /// # Errors
-    /// When the maps cannot be written.
-    pub(crate) fn release(&self, source: Source) -> Result<(), KernelError> {
-        let mut state = self.state.lock();
-        state.programs.pardon(source)?;
-        state.programs.forget_rate(source)
     }
 
     /// Follows the system: new addresses, interfaces renamed, gone or back. Logs what the programs sampled.
@@ -153,8 +142,7 @@ impl Kernel {
         let state = self.state.lock();
         Ok(Reading {
             packets: state.programs.verdicts()?,
-            held: state.programs.sources(maps::HELD)?,
-            overrun: state.programs.sources(maps::OVERRUN)?,
+            known: state.programs.known()?,
             attachment: Attachment {
                 interfaces: state.interfaces.iter().map(Attached::describe).collect(),
                 cgroup: state.cgroup.display().to_string(),

@@ -10,7 +10,7 @@ use aya::{Ebpf, EbpfLoader, Pod};
 use aya_log::EbpfLogger;
 use gateway_ebpf::batch;
 use gateway_ebpf::gcra::Rate;
-use gateway_ebpf::maps::{self, Address, Event, Limits};
+use gateway_ebpf::maps::{self, Address, Event, Known, Limits, NetworkV4};
 use gateway_ebpf::source::Source;
 use gateway_ebpf::verdict::Verdict;
 use ipnet::IpNet;
@@ -34,6 +34,9 @@ const UNLIMITED: Limits = Limits {
     held: u64::MAX,
     sample_mask: u64::MAX,
     addresses: [Address([0; 16]); maps::NEAR_ADDRESSES],
+    exempt_v4: [NetworkV4::NONE; maps::NEAR_NETWORKS],
+    more_exempt_v4: 0,
+    any_exempt_v6: 0,
     port: 0,
     more_addresses: 0,
 };
@@ -108,21 +111,31 @@ impl Programs {
         })
     }
 
-    /// Sets the exempt networks: new ones first, so that none is shed for a moment.
+    /// Sets the exempt networks.
     ///
     /// # Errors
     /// When there are more than the map holds, or it cannot be written.
     pub fn set_exempt(&mut self, networks: &[IpNet]) -> Result<(), KernelError> {
-        let v4 = networks.iter().filter_map(|network| match network.trunc() {
-            IpNet::V4(v4) => Some(Key::new(u32::from(v4.prefix_len()), v4.addr().octets())),
-            IpNet::V6(_) => None,
-        });
-        replace(self.map_mut(maps::EXEMPT_V4)?, maps::EXEMPT_V4, &v4.collect::<Vec<_>>())?;
-        let v6 = networks.iter().filter_map(|network| match network.trunc() {
-            IpNet::V6(v6) => Some(Key::new(u32::from(v6.prefix_len()), v6.addr().octets())),
-            IpNet::V4(_) => None,
-        });
-        replace(self.map_mut(maps::EXEMPT_V6)?, maps::EXEMPT_V6, &v6.collect::<Vec<_>>())
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for network in networks {
+            match network {
+                IpNet::V4(network) => v4.push(network.trunc()),
+                IpNet::V6(network) => v6.push(network.trunc()),
+            }
+        }
+        let (near, far) = v4.split_at(v4.len().min(maps::NEAR_NETWORKS));
+        let mut exempt_v4 = UNLIMITED.exempt_v4;
+        for (place, network) in exempt_v4.iter_mut().zip(near) {
+            *place = NetworkV4::new(network.addr().octets(), network.netmask().octets());
+        }
+        let far: Vec<_> =
+            far.iter().map(|net| Key::new(u32::from(net.prefix_len()), net.addr().octets())).collect();
+        let v6: Vec<_> =
+            v6.iter().map(|net| Key::new(u32::from(net.prefix_len()), net.addr().octets())).collect();
+        replace(self.map_mut(maps::EXEMPT_V4)?, maps::EXEMPT_V4, &far)?;
+        replace(self.map_mut(maps::EXEMPT_V6)?, maps::EXEMPT_V6, &v6)?;
+        let (more_exempt_v4, any_exempt_v6) = (u32::from(!far.is_empty()), u32::from(!v6.is_empty()));
+        self.write_limits(Limits { exempt_v4, more_exempt_v4, any_exempt_v6, ..self.limits })
     }
 
     /// Sets the addresses that the gateway is reached at; no others are looked at.
@@ -175,15 +188,6 @@ impl Programs {
         remove(self.map_mut(maps::PENALTIES)?, maps::PENALTIES, source)
     }
 
-    /// Forgets how fast a source opened connections.
-    ///
-    /// # Errors
-    /// When a map cannot be written.
-    pub fn forget_rate(&mut self, source: Source) -> Result<(), KernelError> {
-        remove(self.map_mut(maps::OVERRUN)?, maps::OVERRUN, source)?;
-        remove(self.map_mut(maps::RECENT)?, maps::RECENT, source)
-    }
-
     /// Packets by verdict since the programs were loaded.
     ///
     /// # Errors
@@ -199,15 +203,15 @@ impl Programs {
         Ok(counts)
     }
 
-    /// The entries of one of the maps from a source to a number, by batches.
+    /// Every source that has held a connection or overrun its rate, read by batches.
     ///
     /// # Errors
-    /// When there is no such map, or it cannot be read.
-    pub fn sources(&self, name: &'static str) -> Result<Vec<(Source, u64)>, KernelError> {
-        let (Map::HashMap(data) | Map::LruHashMap(data)) = self.map(name)? else {
-            return Err(KernelError::Object { name });
+    /// When the map cannot be read.
+    pub fn known(&self) -> Result<Vec<(Source, Known)>, KernelError> {
+        let Map::LruHashMap(data) = self.map(maps::KNOWN)? else {
+            return Err(KernelError::Object { name: maps::KNOWN });
         };
-        batch::entries(data, usize::MAX).map_err(on(name))
+        batch::entries(data, maps::KNOWN_ENTRIES as usize).map_err(on(maps::KNOWN))
     }
 
     /// The drops sampled since the last time.

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 use anyhow::{Context as _, Result, ensure};
-use aya::{TestRun as _, TestRunOptions};
-use gateway_ebpf::maps;
+use aya::{Pod, TestRun as _, TestRunOptions};
+use gateway_ebpf::maps::{self, Known};
 use gateway_ebpf::source::Source;
 use gateway_tests::kernel_maps::{now_ns, source_map};
 use gateway_tests::packets::{ACK, IPV4, SYN, TCP, ethernet, ipv4, tcp};
@@ -49,11 +49,10 @@ pub(super) fn measure(rounds: usize) -> Result<Vec<Line>> {
             lines
                 .push(line(&mut programs, case, dropped, sources, rounds, |from| packet(from, port, flags))?);
         }
-        fill(&mut programs, maps::HELD, sources, u64::MAX)?;
+        fill(&mut programs, maps::KNOWN, sources, Known { held: u64::MAX, word: 0 })?;
         lines.push(line(&mut programs, "over held", true, sources, rounds, |from| packet(from, PORT, SYN))?);
-        empty(&mut programs, maps::HELD, sources)?;
         programs.set_limits(&config(1, 1), PORT)?;
-        fill(&mut programs, maps::OVERRUN, sources, 0)?;
+        fill(&mut programs, maps::KNOWN, sources, Known { held: 1, word: 0 })?;
         lines.push(line(&mut programs, "over rate", true, sources, rounds, |from| packet(from, PORT, SYN))?);
         fill(&mut programs, maps::PENALTIES, sources, now_ns()? + DAY_NS)?;
         lines.push(line(&mut programs, "penalty", true, sources, rounds, |from| packet(from, PORT, ACK))?);
@@ -72,13 +71,12 @@ fn config(per_second: u32, burst: u32) -> KernelConfig {
 /// The programs with maps for a million sources, so many of which are known and within their limits.
 fn loaded(sources: u32) -> Result<Programs> {
     let entries = 1 << 21;
-    let names = [maps::RECENT, maps::OVERRUN, maps::HELD, maps::PENALTIES];
+    let names = [maps::RECENT, maps::KNOWN, maps::PENALTIES];
     let mut programs = Programs::load_sized(&names.map(|name| (name, entries)))?;
     programs.set_limits(&config(1_000_000_000, 1_000_000_000), PORT)?;
     programs.set_exempt(&KernelConfig::default().exempt)?;
     programs.set_local(&[IpAddr::from(HERE)])?;
-    fill(&mut programs, maps::RECENT, sources, 0)?;
-    fill(&mut programs, maps::HELD, sources, 1)?;
+    fill(&mut programs, maps::RECENT, sources, 0_u64)?;
     Ok(programs)
 }
 
@@ -92,13 +90,13 @@ fn line(
 ) -> Result<Line> {
     let (mut warm, mut cold) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
-        overrun(programs, &[source(0)])?;
+        spend(programs, &[source(0)])?;
         warm.push(run(programs, &packet(source(0)), REPEAT, dropped)?);
     }
     // A prime step through the sources: neighbours in time are none in memory.
     let scattered: Vec<[u8; 4]> = (0..COLD.min(sources)).map(|n| source((n * 7919) % sources)).collect();
     for some in scattered.chunks(500) {
-        overrun(programs, some)?;
+        spend(programs, some)?;
         for from in some {
             cold.push(run(programs, &packet(*from), 1, dropped)?);
         }
@@ -115,13 +113,13 @@ fn line(
     })
 }
 
-/// Spends the rate of sources that overran theirs once more: a second later they have one connection again.
-fn overrun(programs: &mut Programs, sources: &[[u8; 4]]) -> Result<()> {
-    let mut map = source_map(programs, maps::OVERRUN)?;
+/// Spends the rate of sources that hold a connection: a second later they may open one again.
+fn spend(programs: &mut Programs, sources: &[[u8; 4]]) -> Result<()> {
+    let mut known = source_map::<Known>(programs, maps::KNOWN)?;
     for source in sources.iter().map(|source| Source::from_v4(*source)) {
-        // Only those that are in there already: it is the limits' business who gets there.
-        if map.get(&source, 0).is_ok() {
-            map.insert(source, now_ns()? + 1_900_000_000, 0)?;
+        // Nothing before there are any.
+        if let Ok(Known { held: held @ 1.., .. }) = known.get(&source, 0) {
+            known.insert(source, Known { held, word: now_ns()? + 1_900_000_000 }, 0)?;
         }
     }
     Ok(())
@@ -143,18 +141,10 @@ fn source(number: u32) -> [u8; 4] {
     (0x0a00_0000 | number).to_be_bytes()
 }
 
-fn fill(programs: &mut Programs, name: &str, sources: u32, value: u64) -> Result<()> {
+fn fill<V: Pod>(programs: &mut Programs, name: &str, sources: u32, value: V) -> Result<()> {
     let mut map = source_map(programs, name)?;
     for number in 0..sources {
         map.insert(Source::from_v4(source(number)), value, 0)?;
-    }
-    Ok(())
-}
-
-fn empty(programs: &mut Programs, name: &str, sources: u32) -> Result<()> {
-    let mut map = source_map(programs, name)?;
-    for number in 0..sources {
-        map.remove(&Source::from_v4(source(number)))?;
     }
     Ok(())
 }
