@@ -118,16 +118,26 @@ pub const NEAR_ADDRESSES: usize = 4;
 /// A local address in network order; IPv4 in its mapped form (RFC 4291, 2.5.5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
-pub struct Address(pub [u8; 16]);
+pub struct Address([u64; 2]);
 
-const _: () = assert!(size_of::<Address>() == 16 && align_of::<Address>() == 1);
+const _: () = assert!(size_of::<Address>() == 16 && align_of::<Address>() == 8);
 
 impl Address {
+    /// No address: nothing is ever sent to it.
+    pub const NONE: Self = Self([0; 2]);
+
+    /// An IPv6 address in network order.
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_v6([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]: [u8; 16]) -> Self {
+        Self([u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p])])
+    }
+
     /// The mapped form of an IPv4 address in network order.
     #[must_use]
     #[inline(always)]
     pub const fn from_v4([a, b, c, d]: [u8; 4]) -> Self {
-        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+        Self::from_v6([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
     }
 }
 
@@ -177,9 +187,9 @@ mod pod {
     use super::{Address, Event, Known, Limits};
     use crate::source::Source;
 
-    // SAFETY: bytes only, any pattern is valid, no padding.
+    // SAFETY: one integer, any pattern is valid.
     unsafe impl aya::Pod for Source {}
-    // SAFETY: bytes only, any pattern is valid, no padding.
+    // SAFETY: integers only, any pattern is valid, no padding (asserted above).
     unsafe impl aya::Pod for Address {}
     // SAFETY: integers only, any pattern is valid, no padding (asserted above).
     unsafe impl aya::Pod for Limits {}

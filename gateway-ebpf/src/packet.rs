@@ -63,7 +63,7 @@ impl Path {
     pub const fn destination(&self) -> Address {
         match self {
             Self::V4 { to, .. } => Address::from_v4(*to),
-            Self::V6 { to, .. } => Address(*to),
+            Self::V6 { to, .. } => Address::from_v6(*to),
         }
     }
 }

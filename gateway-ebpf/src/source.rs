@@ -5,13 +5,13 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// A source as the limits see it: one IPv4 address, or one IPv6 /64, the smallest block that a site is given
 /// (RFC 6177), so that stepping through the addresses of one's own network gains nothing.
 ///
-/// Eight bytes in network order. An IPv6 source is its prefix; an IPv4 source is its address behind [`V4_MARK`], which
-/// begins no prefix that a packet can come from.
+/// Eight bytes in network order, in one word: the programs look it up in maps several times a packet. An IPv6 source is its
+/// prefix; an IPv4 source is its address behind [`V4_MARK`], which begins no prefix that a packet can come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
-pub struct Source([u8; 8]);
+pub struct Source(u64);
 
-const _: () = assert!(size_of::<Source>() == 8 && align_of::<Source>() == 1);
+const _: () = assert!(size_of::<Source>() == 8 && align_of::<Source>() == 8);
 
 /// The first half of every IPv4 source: inside IPv6's multicast block (RFC 4291, 2.7), which is never a source.
 const V4_MARK: [u8; 4] = [0xff; 4];
@@ -25,7 +25,7 @@ impl Source {
     #[inline(always)]
     pub const fn from_v4([a, b, c, d]: [u8; 4]) -> Self {
         let [m0, m1, m2, m3] = V4_MARK;
-        Self([m0, m1, m2, m3, a, b, c, d])
+        Self::from_bytes([m0, m1, m2, m3, a, b, c, d])
     }
 
     /// The source of an IPv6 address in network order: its /64, or the IPv4 address that it maps.
@@ -38,13 +38,14 @@ impl Source {
         if address.starts_with(&MAPPED) {
             return Some(Self::from_v4([a, b, c, d]));
         }
-        (p0 != 0xff).then_some(Self([p0, p1, p2, p3, p4, p5, p6, p7]))
+        (p0 != 0xff).then_some(Self::from_bytes([p0, p1, p2, p3, p4, p5, p6, p7]))
     }
 
     /// A source as it lies in a map.
     #[must_use]
+    #[inline(always)]
     pub const fn from_bytes(bytes: [u8; 8]) -> Self {
-        Self(bytes)
+        Self(u64::from_ne_bytes(bytes))
     }
 
     /// The source that an address belongs to; nothing for a multicast address.
@@ -59,7 +60,7 @@ impl Source {
     /// The address that stands for the source: the IPv4 address itself, or the first of the /64.
     #[must_use]
     pub fn address(self) -> IpAddr {
-        let [p0, p1, p2, p3, a, b, c, d] = self.0;
+        let [p0, p1, p2, p3, a, b, c, d] = self.0.to_ne_bytes();
         if [p0, p1, p2, p3] == V4_MARK {
             return IpAddr::V4(Ipv4Addr::new(a, b, c, d));
         }

@@ -1,5 +1,6 @@
 //! Development tasks.
 
+mod bench_kernel;
 mod ebpf;
 
 use std::path::{Path, PathBuf};
@@ -16,12 +17,14 @@ struct Tasks {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    BenchKernel(bench_kernel::BenchKernel),
     Ebpf(ebpf::Ebpf),
 }
 
 fn main() -> ExitCode {
     let root = root();
     let result = match Tasks::parse().task {
+        Task::BenchKernel(task) => task.run(&root),
         Task::Ebpf(task) => task.run(&root),
     };
     match result {

@@ -360,7 +360,8 @@ pub(crate) fn random_bytes_are_dropped_only_for_cause() -> Result<()> {
         let cause = packet::parse(frame.as_slice()).ok().and_then(|segment| {
             let Segment { path, port, opening } = segment;
             let ours = port == PORT
-                && [maps::Address::from_v4(HERE), maps::Address(here_v6())].contains(&path.destination());
+                && [maps::Address::from_v4(HERE), maps::Address::from_v6(here_v6())]
+                    .contains(&path.destination());
             let source = path.source()?;
             (ours && (source == penalised || opening && source == limited)).then_some(segment)
         });

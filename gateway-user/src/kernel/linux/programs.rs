@@ -33,7 +33,7 @@ const UNLIMITED: Limits = Limits {
     connections: Rate { interval_ns: 0, tolerance_ns: 0 },
     held: u64::MAX,
     sample_mask: u64::MAX,
-    addresses: [Address([0; 16]); maps::NEAR_ADDRESSES],
+    addresses: [Address::NONE; maps::NEAR_ADDRESSES],
     exempt_v4: [NetworkV4::NONE; maps::NEAR_NETWORKS],
     more_exempt_v4: 0,
     any_exempt_v6: 0,
@@ -148,7 +148,7 @@ impl Programs {
             .take(maps::LOCAL_ENTRIES as usize)
             .map(|address| match address {
                 IpAddr::V4(v4) => Address::from_v4(v4.octets()),
-                IpAddr::V6(v6) => Address(v6.octets()),
+                IpAddr::V6(v6) => Address::from_v6(v6.octets()),
             })
             .collect();
         let (near, far) = wanted.split_at(wanted.len().min(maps::NEAR_ADDRESSES));
