@@ -8,6 +8,7 @@ mod call;
 pub mod cli;
 pub mod config;
 pub mod gateway;
+pub mod kernel;
 pub mod limits;
 pub mod logging;
 pub mod meter;

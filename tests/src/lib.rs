@@ -2,6 +2,9 @@
 
 pub mod certificate;
 pub mod harness;
+pub mod kernel_maps;
 pub mod load;
+pub mod netns;
+pub mod packets;
 pub mod runaway;
 pub mod simulator;

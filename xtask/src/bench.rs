@@ -18,6 +18,7 @@ use self::proxy::{Proxy, Side};
 use self::report::Report;
 
 mod gateway;
+mod kernel;
 mod measure;
 mod nginx;
 mod process;
@@ -62,6 +63,8 @@ pub(crate) struct BenchArgs {
 enum What {
     /// Let agents run away against a budget, and count what was really generated
     Runaway(runaway::RunawayArgs),
+    /// Measure what shedding in the kernel costs, and what it is worth to an honest client under a flood
+    Kernel(kernel::KernelArgs),
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -77,8 +80,10 @@ enum Format {
 /// When something is missing, does not build or start, or when a call of the benchmark is not answered with 200.
 #[expect(clippy::print_stdout, reason = "the result of the command")]
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
-    if let Some(What::Runaway(args)) = &args.what {
-        return runaway::run(args);
+    match &args.what {
+        Some(What::Runaway(args)) => return runaway::run(args),
+        Some(What::Kernel(args)) => return kernel::run(args),
+        None => {}
     }
     let sides = args.only.map_or_else(|| vec![Side::Nginx, Side::Gateway], |side| vec![side]);
     let site = Site::prepare(args, &sides)?;

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod ebpf;
 mod run;
 mod test;
 mod workspace;
@@ -28,6 +29,8 @@ enum Task {
     Test(test::Args),
     /// Measure the gateway beside nginx as a plain TLS reverse proxy, on the same core, in the same run
     Bench(bench::BenchArgs),
+    /// Rebuild the kernel object from its sources, or compare it with them
+    Ebpf(ebpf::Ebpf),
 }
 
 fn main() -> ExitCode {
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
         Task::Run(args) => run::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
+        Task::Ebpf(args) => workspace::root().and_then(|root| args.run(&root)).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");

@@ -1,0 +1,90 @@
+//! The kernel programs on the real kernel: packet by packet, and between network namespaces.
+//!
+//! All of it takes root. Without, each test is reported as ignored; with `CI=true` it fails instead.
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test binary with a `main` of its own")]
+
+#[path = "kernel/flood.rs"]
+mod flood;
+#[path = "kernel/held.rs"]
+mod held;
+#[path = "kernel/lifetime.rs"]
+mod lifetime;
+#[path = "kernel/scene.rs"]
+mod scene;
+#[path = "kernel/verdicts.rs"]
+mod verdicts;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, anyhow};
+use libtest_mimic::{Arguments, Failed, Trial};
+
+struct Test(&'static str, fn() -> Result<()>);
+
+fn main() -> ExitCode {
+    let tests = [
+        Test("every_packet_shape_gets_its_verdict", verdicts::every_packet_shape_gets_its_verdict),
+        Test(
+            "a_penalty_drops_every_packet_that_can_be_read",
+            verdicts::a_penalty_drops_every_packet_that_can_be_read,
+        ),
+        Test("a_penalty_ends_by_itself", verdicts::a_penalty_ends_by_itself),
+        Test(
+            "a_burst_of_connections_passes_and_no_more",
+            verdicts::a_burst_of_connections_passes_and_no_more,
+        ),
+        Test("an_exempt_network_is_never_dropped", verdicts::an_exempt_network_is_never_dropped),
+        Test("random_bytes_are_dropped_only_for_cause", verdicts::random_bytes_are_dropped_only_for_cause),
+        Test("made_up_sources_evict_nobody_known", verdicts::made_up_sources_evict_nobody_known),
+        Test("drops_are_sampled_off_the_fast_path", verdicts::drops_are_sampled_off_the_fast_path),
+        Test(
+            "a_connection_flood_is_shed_and_its_neighbour_served",
+            flood::a_connection_flood_is_shed_and_its_neighbour_served,
+        ),
+        Test("hoarded_connections_are_bounded", flood::hoarded_connections_are_bounded),
+        Test("a_penalised_source_is_silent_until_its_end", flood::a_penalised_source_is_silent_until_its_end),
+        Test("a_released_source_is_served_at_once", flood::a_released_source_is_served_at_once),
+        Test("limits_change_without_detaching", flood::limits_change_without_detaching),
+        Test("ipv6_is_shed_by_its_64", flood::ipv6_is_shed_by_its_64),
+        Test("every_way_to_close_is_counted", held::every_way_to_close_is_counted),
+        Test("a_killed_process_leaves_nothing_attached", lifetime::a_killed_process_leaves_nothing_attached),
+        Test("what_is_in_the_way_is_said", lifetime::what_is_in_the_way_is_said),
+        Test("a_renamed_interface_stays_protected", lifetime::a_renamed_interface_stays_protected),
+        Test(
+            "a_lost_interface_is_attached_when_it_is_back",
+            lifetime::a_lost_interface_is_attached_when_it_is_back,
+        ),
+        Test("maps_work_without_privileges", lifetime::maps_work_without_privileges),
+        Test("loopback_is_attached_in_the_stack", lifetime::loopback_is_attached_in_the_stack),
+    ];
+    let missing = missing_privileges();
+    let in_ci = std::env::var("CI").is_ok_and(|value| value == "true");
+    if let Some(missing) = &missing {
+        eprintln!("kernel tests need root: {missing}{}", if in_ci { "" } else { "; they are ignored" });
+    }
+    let trials = tests
+        .into_iter()
+        .map(|Test(name, test)| {
+            let missing = missing.clone();
+            let ignored = missing.is_some() && !in_ci;
+            let run = move || match missing {
+                Some(missing) => Err(anyhow!("needs root: {missing}")),
+                None => test(),
+            };
+            Trial::test(name, move || run().map_err(|error| Failed::from(format!("{error:#}"))))
+                .with_ignored_flag(ignored)
+        })
+        .collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+fn missing_privileges() -> Option<String> {
+    use caps::Capability::{CAP_BPF, CAP_NET_ADMIN, CAP_SYS_ADMIN};
+    let effective = caps::read(None, caps::CapSet::Effective).ok()?;
+    let missing: Vec<String> = [CAP_BPF, CAP_NET_ADMIN, CAP_SYS_ADMIN]
+        .iter()
+        .filter(|capability| !effective.contains(capability))
+        .map(ToString::to_string)
+        .collect();
+    (!missing.is_empty()).then(|| missing.join(", "))
+}

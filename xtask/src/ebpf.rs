@@ -1,0 +1,119 @@
+//! `cargo xtask ebpf`: builds the kernel object from its sources, the same bytes wherever it is built.
+
+#[path = "../../gateway-ebpf/digest.rs"]
+mod digest;
+mod toolchain;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Args;
+
+use self::toolchain::{Toolchain, Way};
+
+/// Builds the kernel programs with a toolchain that is found, or else installed below `target/`.
+#[derive(Debug, Args)]
+pub(crate) struct Ebpf {
+    /// Compare with the committed object instead of replacing it.
+    #[arg(long)]
+    check: bool,
+}
+
+/// BPF's machine of 2019 on: atomic compare-and-swap, 32-bit registers, longer jumps.
+const CPU: &str = "-Ctarget-cpu=v3";
+
+impl Ebpf {
+    /// Builds, then writes or compares.
+    ///
+    /// # Errors
+    /// When no toolchain can be had, the build does not go through, or `--check` finds a difference.
+    pub(crate) fn run(&self, root: &Path) -> Result<()> {
+        let package = root.join("gateway-ebpf");
+        let [object, record] = [digest::OBJECT, digest::RECORD].map(|name| package.join(name));
+        let sources = digest::digest(&package).context("cannot read the sources")?;
+        let toolchains = root.join("target/ebpf-toolchain");
+        if self.check {
+            let recorded =
+                fs::read_to_string(&record).with_context(|| format!("cannot read {}", record.display()))?;
+            let (built_from, way) = recorded.split_once('\n').unwrap_or_default();
+            ensure!(
+                built_from == sources,
+                "the sources changed since the object was built: run `cargo xtask ebpf`"
+            );
+            let way = Way::named(way.trim())
+                .with_context(|| format!("the object was built by {way}: run `cargo xtask ebpf`"))?;
+            let built = build(root, &Toolchain::find_or_install(&toolchains, Some(way))?)?;
+            return compare(&object, &built);
+        }
+        let toolchain = Toolchain::find_or_install(&toolchains, None)?;
+        fs::copy(build(root, &toolchain)?, object).context("cannot replace the object")?;
+        fs::write(&record, format!("{sources}\n{}\n", toolchain.way())).context("cannot write the record")?;
+        Ok(())
+    }
+}
+
+fn compare(committed: &Path, built: &Path) -> Result<()> {
+    let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+    ensure!(
+        read(committed)? == read(built)?,
+        "{} is not what its sources build to ({}): run `cargo xtask ebpf`",
+        committed.display(),
+        built.display()
+    );
+    Ok(())
+}
+
+/// Compiles and links; the object's path.
+fn build(root: &Path, toolchain: &Toolchain) -> Result<PathBuf> {
+    let target = root.join("target/ebpf");
+    let home = cargo_home()?;
+    let sysroot = toolchain.sysroot()?;
+    let remap = [(root, "/aoai-gateway"), (home.as_path(), "/cargo"), (sysroot.as_path(), "/rust")].map(
+        |(from, to)| from.canonicalize().map(|from| format!("--remap-path-prefix={}={to}", from.display())),
+    );
+    let mut flags: Vec<String> = [
+        &format!("-Clinker={}", toolchain.linker().display()),
+        "-Cdebuginfo=2",
+        "-Clink-arg=--btf",
+        CPU,
+        // What a traced register is called differs by machine; none is traced here, and one object serves all.
+        "--cfg=bpf_target_arch=\"x86_64\"",
+    ]
+    .map(ToOwned::to_owned)
+    .to_vec();
+    for flag in remap {
+        flags.push(flag.context("cannot resolve a path that the object must not contain")?);
+    }
+    let mut cargo = Command::new("cargo");
+    cargo
+        .current_dir(root)
+        .args(["build", "--quiet", "--locked", "--release", "--package", "gateway-ebpf", "--bin", "shed"])
+        .args(["--target", "bpfel-unknown-none", "-Z", "build-std=core", "--target-dir"])
+        .arg(&target)
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
+        .env_remove("RUSTFLAGS")
+        // An outer cargo's choices must not reach this one.
+        .env_remove("RUSTC_WORKSPACE_WRAPPER")
+        .env_remove("RUSTC_WRAPPER");
+    toolchain.apply(&mut cargo);
+    run(&mut cargo)?;
+    Ok(target.join("bpfel-unknown-none/release/shed"))
+}
+
+fn cargo_home() -> Result<PathBuf> {
+    if let Some(home) = std::env::var_os("CARGO_HOME") {
+        return Ok(PathBuf::from(home));
+    }
+    let home = std::env::var_os("HOME").context("neither CARGO_HOME nor HOME is set")?;
+    Ok(Path::new(&home).join(".cargo"))
+}
+
+/// Runs a command to its end; its output goes where ours goes.
+fn run(command: &mut Command) -> Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let status = command.status().with_context(|| format!("cannot run {program}"))?;
+    ensure!(status.success(), "{program} ended with {status}");
+    Ok(())
+}
