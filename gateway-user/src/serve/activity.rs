@@ -20,6 +20,8 @@ use tokio::time::Sleep;
 pub(crate) struct Activity {
     start: Instant,
     calls: AtomicU32,
+    /// Calls that ever started, so that one is noticed that has come and gone; it may wrap.
+    started: AtomicU32,
     /// When the last call ended, in milliseconds since `start`.
     idle_since_ms: AtomicU64,
 }
@@ -32,18 +34,24 @@ pub(super) struct Timed<S> {
     idle_timeout: Duration,
     /// `None` where headers cannot be told from what else is read: on HTTP/2.
     header_timeout: Option<Duration>,
-    /// When the first byte came of headers that are not complete.
-    headers_since: Option<Instant>,
+    /// When the first byte came of headers that are not complete, and how many calls had started by then.
+    headers_since: Option<(Instant, u32)>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Activity {
     pub(super) fn new() -> Self {
-        Self { start: Instant::now(), calls: AtomicU32::new(0), idle_since_ms: AtomicU64::new(0) }
+        Self {
+            start: Instant::now(),
+            calls: AtomicU32::new(0),
+            started: AtomicU32::new(0),
+            idle_since_ms: AtomicU64::new(0),
+        }
     }
 
     pub(super) fn call_started(&self) {
         self.calls.fetch_add(1, Ordering::Relaxed);
+        self.started.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn call_ended(&self) {
@@ -54,6 +62,10 @@ impl Activity {
 
     fn is_busy(&self) -> bool {
         self.calls.load(Ordering::Relaxed) > 0
+    }
+
+    fn started(&self) -> u32 {
+        self.started.load(Ordering::Relaxed)
     }
 
     fn idle_since(&self) -> Instant {
@@ -82,7 +94,7 @@ impl<S> Timed<S> {
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let deadline = match (self.headers_since, self.header_timeout) {
-                (Some(since), Some(timeout)) => since + timeout,
+                (Some((since, _)), Some(timeout)) => since + timeout,
                 (None, _) | (_, None) => self.activity.idle_since() + self.idle_timeout,
             };
             let deadline = tokio::time::Instant::from_std(deadline);
@@ -111,10 +123,13 @@ impl<S: AsyncRead + Unpin> Read for Timed<S> {
             self.headers_since = None;
             return read;
         }
+        // A call that is refused at once is over before anything else is read: its headers were complete.
+        let started = self.activity.started();
+        self.headers_since = self.headers_since.filter(|(_, before)| *before == started);
         match read {
             Poll::Ready(result) => {
                 if self.header_timeout.is_some() && self.headers_since.is_none() {
-                    self.headers_since = Some(Instant::now());
+                    self.headers_since = Some((Instant::now(), started));
                 }
                 Poll::Ready(result)
             }
