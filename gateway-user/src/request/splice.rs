@@ -49,7 +49,7 @@ impl Edit {
     /// in the first of them. `None` where the caller's own limit is as low, or the API knows none.
     #[must_use]
     pub fn cap(envelope: &Envelope<'_>, keys: &[CapKey], tokens: u64) -> Option<Self> {
-        let present = envelope.named_cap(keys).map(|(named, _)| named).or(keys.first().copied())?;
+        let present = envelope.named_cap(keys).map(|(named, _)| named).or_else(|| keys.first().copied())?;
         match &envelope.caps[present as usize] {
             Some(cap) if cap.tokens.is_some_and(|named| named <= tokens) => None,
             Some(cap) => Some(Self { at: cap.value.clone(), with: Bytes::from(tokens.to_string()) }),
