@@ -175,6 +175,11 @@ impl Call {
         self.reason = reason;
     }
 
+    /// Whether it is known why the response does not end as upstream would have ended it.
+    pub(crate) const fn has_reason(&self) -> bool {
+        !self.reason.is_empty()
+    }
+
     /// Books what the call used. Only the first settlement counts.
     pub(crate) fn settle(&mut self, settlement: Settlement) {
         let Some(admission) = self.admission.take() else { return };

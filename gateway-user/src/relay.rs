@@ -3,6 +3,8 @@
 //! A stream's chunk is handed to the caller's connection as soon as it is read, and counted only once that connection
 //! has flushed it. Back-pressure is hyper's: while the caller does not read, nothing is read from upstream.
 
+mod shared;
+
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,6 +28,8 @@ use crate::reply::{Refusal, token_value};
 use crate::units::Tokens;
 use crate::upstream::connection::Connection;
 use crate::upstream::pool::{Pool, PoolKey};
+
+pub(crate) use shared::{Relays, SharedRelay};
 
 /// `x-tokens-consumed`.
 pub(crate) const TOKENS_CONSUMED: HeaderName = HeaderName::from_static("x-tokens-consumed");
@@ -104,6 +108,8 @@ pub(crate) struct Relay {
     uncounted: Vec<u8>,
     /// The connection has been given the chance to flush what was forwarded.
     flushed: bool,
+    /// Whether the caller waits for more, rather than the relay for the caller.
+    awaited: bool,
     last_arrival: Instant,
     look_after: Pin<Box<Sleep>>,
     /// Whether trailers reach the caller: on HTTP/2.
@@ -128,6 +134,7 @@ impl Relay {
             ending: None,
             uncounted: Vec::new(),
             flushed: false,
+            awaited: false,
             last_arrival: Instant::now(),
             look_after: Box::pin(tokio::time::sleep(LOOK_AFTER)),
             trailers,
@@ -144,6 +151,21 @@ impl Relay {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, RelayError>>> {
+        let frame = self.next_frame(cx);
+        self.awaited = frame.is_pending();
+        frame
+    }
+
+    /// Whether the caller has not taken what it was given for as long as upstream may take to give more, or its tenant may
+    /// not call any more.
+    fn has_stalled(&self, now: Instant) -> bool {
+        let Some(source) = &self.source else { return false };
+        let revoked = self.call.tenant.is_revoked(self.call.slot);
+        let limit = if revoked { LOOK_AFTER } else { source.idle_timeout };
+        !self.awaited && now.saturating_duration_since(self.last_arrival) >= limit
+    }
+
+    fn next_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RelayError>>> {
         loop {
             if let Some(bytes) = self.ready.pop_front() {
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
@@ -397,7 +419,7 @@ impl Drop for Relay {
         if self.source.is_some() {
             self.count();
             let complete = matches!(&self.meter, Meter::Stream { meter, .. } if meter.finished());
-            if !complete {
+            if !complete && !self.call.has_reason() {
                 self.call.ended_by(CALLER_GONE);
             }
             self.settle();

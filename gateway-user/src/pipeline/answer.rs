@@ -22,7 +22,7 @@ use crate::limits::Grant;
 use crate::meter::hide::UsageHider;
 use crate::meter::json::UsageScanner;
 use crate::meter::stream::StreamMeter;
-use crate::relay::{Meter, Relay, RelayError, Source, TOKENS_CONSUMED};
+use crate::relay::{Meter, Relay, RelayError, SharedRelay, Source, TOKENS_CONSUMED};
 use crate::reply::{QUOTA_REASON, Refusal, token_value};
 use crate::request::forward::strip_response;
 use crate::serve::session::{OpenCall, Session};
@@ -70,7 +70,7 @@ enum Content {
     /// All of it.
     Whole(VecDeque<Bytes>),
     /// As it comes.
-    Relay(Box<Relay>),
+    Relay(SharedRelay),
 }
 
 impl ReplyBody {
@@ -130,7 +130,7 @@ pub(super) async fn relay(
         if manner.hide_usage {
             head.headers.remove(CONTENT_LENGTH);
         }
-        Content::Relay(Box::new(stream(session, call, source, &manner)))
+        Content::Relay(session.worker.relays.share(stream(session, call, source, &manner)))
     } else {
         match hold(&mut call, source, head.status).await? {
             Held::Whole(parts, source) => {
@@ -146,7 +146,7 @@ pub(super) async fn relay(
             Held::TooLong(parts, source, meter) => {
                 let pool = Arc::clone(&session.worker.pool);
                 let relay = Relay::new(call, Some(source), meter, pool, manner.trailers);
-                Content::Relay(Box::new(relay.with_read(parts)))
+                Content::Relay(session.worker.relays.share(relay.with_read(parts)))
             }
         }
     };

@@ -50,6 +50,8 @@ pub(super) async fn serve(accepted: Accepted) {
     let listen = &snapshot.config.listen;
     let handshake = Box::pin(async {
         stream.set_nodelay(true)?;
+        // A caller that takes nothing for so long is gone, whether or not its system still answers (tcp(7)).
+        socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(listen.idle_timeout))?;
         let source = if proxy_protocol::is_trusted(peer, &listen.proxy_protocol_from) {
             proxy_protocol::source(&mut stream).await?
         } else {

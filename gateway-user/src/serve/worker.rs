@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use super::connection::{self, Accepted};
 use super::{ServeError, Tls};
 use crate::gateway::Gateway;
+use crate::relay::Relays;
 use crate::request_id::RequestIds;
 use crate::upstream::pool::Pool;
 
@@ -18,6 +19,8 @@ use crate::upstream::pool::Pool;
 const QUEUE: usize = 1024;
 /// How often connections that have been idle for too long are looked for.
 const SWEEP: Duration = Duration::from_secs(5);
+/// How often responses are looked for that their callers do not take.
+const LOOK_AFTER: Duration = Duration::from_millis(400);
 
 /// A worker, as the accepting side sees it.
 #[derive(Debug)]
@@ -31,6 +34,7 @@ pub(super) struct Worker {
 #[derive(Debug)]
 pub(crate) struct WorkerState {
     pub(crate) pool: Arc<Pool>,
+    pub(crate) relays: Relays,
     pub(crate) request_ids: RequestIds,
     open: AtomicUsize,
 }
@@ -64,6 +68,7 @@ impl Worker {
     ) -> Result<Self, ServeError> {
         let state = Arc::new(WorkerState {
             pool: Arc::default(),
+            relays: Relays::default(),
             request_ids: RequestIds::new()?,
             open: AtomicUsize::new(0),
         });
@@ -116,6 +121,7 @@ async fn serve(
     draining: watch::Receiver<bool>,
 ) {
     let mut sweep = tokio::time::interval(SWEEP);
+    let mut look_after = tokio::time::interval(LOOK_AFTER);
     loop {
         tokio::select! {
             handover = queue.recv() => {
@@ -139,6 +145,7 @@ async fn serve(
                 }));
             }
             _ = sweep.tick() => state.pool.sweep(Instant::now()),
+            _ = look_after.tick() => state.relays.look_after(Instant::now()),
         }
     }
 }

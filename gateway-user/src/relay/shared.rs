@@ -1,0 +1,59 @@
+//! Relays whose caller does not read, and whose connection therefore never asks them for more.
+//!
+//! A relay looks after itself whenever it is polled. One that is not polled is ended by its worker: it must not outlive
+//! its tenant's suspension, nor hold a budget and a connection to upstream for ever.
+
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http_body::Frame;
+use parking_lot::Mutex;
+
+use super::{Relay, RelayError};
+
+/// The reason of a response that its caller did not take.
+const CALLER_STALLED: &str = "caller_stalled";
+
+/// A relay that its worker can end.
+#[derive(Debug)]
+pub(crate) struct SharedRelay(Arc<Mutex<Option<Relay>>>);
+
+/// The open relays of one worker.
+#[derive(Debug, Default)]
+pub(crate) struct Relays {
+    open: Mutex<Vec<Weak<Mutex<Option<Relay>>>>>,
+}
+
+impl SharedRelay {
+    pub(crate) fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RelayError>>> {
+        match &mut *self.0.lock() {
+            Some(relay) => relay.poll_frame(cx),
+            None => Poll::Ready(Some(Err(RelayError::Ended(CALLER_STALLED)))),
+        }
+    }
+}
+
+impl Relays {
+    /// Takes a relay into care for as long as the body that is made of it lives.
+    pub(crate) fn share(&self, relay: Relay) -> SharedRelay {
+        let shared = Arc::new(Mutex::new(Some(relay)));
+        self.open.lock().push(Arc::downgrade(&shared));
+        SharedRelay(shared)
+    }
+
+    /// Ends the relays that have stalled for too long, and forgets those that are gone.
+    pub(crate) fn look_after(&self, now: Instant) {
+        self.open.lock().retain(|relay| {
+            let Some(relay) = relay.upgrade() else { return false };
+            let mut relay = relay.lock();
+            if let Some(stalled) = relay.as_mut().filter(|relay| relay.has_stalled(now)) {
+                stalled.call.ended_by(CALLER_STALLED);
+                // Its drop settles the call and cancels upstream.
+                *relay = None;
+            }
+            relay.is_some()
+        });
+    }
+}
