@@ -10,7 +10,7 @@ pub mod clock;
 pub mod period;
 pub mod window;
 
-pub use account::{Account, Ask, Ceiling, Counters, Grant, Limits, Refused, Used};
+pub use account::{Account, Ask, Book, Ceiling, Checkpoint, Counters, Grant, Limits, OpenUse, Refused, Used};
 pub use admission::Admission;
 pub use clock::{Clock, Now};
 pub use period::{Period, Quota};

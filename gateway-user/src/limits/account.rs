@@ -4,7 +4,10 @@
 //! whatever their order. Under a strict ceiling a call holds its prompt and an output slice before a byte goes
 //! upstream, and is settled to what it really used; under a soft one it holds its prompt only and may overshoot.
 
+mod checkpoint;
+
 use std::num::NonZeroU32;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -13,6 +16,8 @@ use super::Now;
 use super::period::{Period, Quota};
 use super::window::Window;
 use crate::units::{NanoDollars, Prices, TokenPrice, Tokens};
+
+pub use checkpoint::{Checkpoint, OpenUse};
 
 /// The fewest output tokens of one answer worth sending a call upstream for; also the fewest that Azure takes as the limit
 /// of a response.
@@ -151,6 +156,24 @@ pub struct Used {
     pub cost: NanoDollars,
 }
 
+impl Used {
+    const fn plus(self, other: Self) -> Self {
+        Self {
+            tokens: self.tokens.saturating_add(other.tokens),
+            output: self.output.saturating_add(other.output),
+            cost: self.cost.saturating_add(other.cost),
+        }
+    }
+
+    const fn less(self, other: Self) -> Self {
+        Self {
+            tokens: self.tokens.saturating_sub(other.tokens),
+            output: self.output.saturating_sub(other.output),
+            cost: self.cost.saturating_sub(other.cost),
+        }
+    }
+}
+
 /// One call's part of an account's held amounts. Only [`Account`] changes it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Held {
@@ -198,6 +221,8 @@ pub struct Counters {
 #[derive(Debug, Default)]
 pub struct Account {
     state: Mutex<State>,
+    /// The last of the state's changes that a store keeps.
+    kept: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -207,17 +232,26 @@ struct State {
     held: Tokens,
     cost_held: NanoDollars,
     open_calls: u32,
+    /// The prompts' part of `held`.
+    held_prompts: Tokens,
+    /// What open calls have spent already.
+    spent: Used,
+    /// How often anything has changed that is worth keeping.
+    changes: u64,
     /// A slowly sinking peak of the outputs settled: what an answer of this tenant may well need.
     typical_output: u64,
     books: [Book; Period::ALL.len()],
 }
 
 /// The settled use of one running period.
-#[derive(Debug, Clone, Copy, Default)]
-struct Book {
-    ends_at: u64,
-    tokens: Tokens,
-    cost: NanoDollars,
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Book {
+    /// When the period ends, in seconds since 1970-01-01 UTC.
+    pub ends_at: u64,
+    /// Tokens used in it.
+    pub tokens: Tokens,
+    /// What they cost.
+    pub cost: NanoDollars,
 }
 
 impl Account {
@@ -250,6 +284,7 @@ impl Account {
             spent: Used::default(),
         };
         state.hold(held.tokens(), held.cost);
+        state.held_prompts = state.held_prompts.saturating_add(held.prompt);
         state.open_calls += held.slots;
         state.calls.add(now, 1);
         let grant = Grant {
@@ -292,7 +327,9 @@ impl Account {
         let cost = held.cost.saturating_sub(cost_bound(prices, held.prompt.min(estimate), held.output));
         held.prompt = held.prompt.saturating_sub(surplus);
         held.cost = held.cost.saturating_sub(cost);
-        self.state.lock().unhold(surplus, cost);
+        let mut state = self.state.lock();
+        state.unhold(surplus, cost);
+        state.held_prompts = state.held_prompts.saturating_sub(surplus);
     }
 
     /// Books output that has been seen on a stream, at the moment it was seen, instead of holding it to the end.
@@ -306,7 +343,9 @@ impl Account {
         held.spent.cost = held.spent.cost.saturating_add(cost);
         let mut state = self.state.lock();
         state.unhold(from_hold, cost_from_hold);
-        state.book(Used { tokens: output, output, cost }, Used::default(), now);
+        let spent = Used { tokens: output, output, cost };
+        state.spent = state.spent.plus(spent);
+        state.book(spent, Used::default(), now);
     }
 
     /// Books what a call used and frees what it held.
@@ -452,17 +491,21 @@ impl State {
     }
 
     fn hold(&mut self, tokens: Tokens, cost: NanoDollars) {
+        self.changes += 1;
         self.held = self.held.saturating_add(tokens);
         self.cost_held = self.cost_held.saturating_add(cost);
     }
 
     fn unhold(&mut self, tokens: Tokens, cost: NanoDollars) {
+        self.changes += 1;
         self.held = self.held.saturating_sub(tokens);
         self.cost_held = self.cost_held.saturating_sub(cost);
     }
 
     fn free(&mut self, held: &Held) {
         self.unhold(held.tokens(), held.cost);
+        self.held_prompts = self.held_prompts.saturating_sub(held.prompt);
+        self.spent = self.spent.less(held.spent);
         self.open_calls = self.open_calls.saturating_sub(held.slots);
     }
 

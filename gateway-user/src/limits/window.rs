@@ -10,8 +10,13 @@ use super::Now;
 
 /// Slots that count: sixty whole ones and the running one.
 const COUNTED_SLOTS: u64 = 61;
-/// Slots in the ring: the next power of two, so that a slot's place is a mask away.
+/// What is counted, by age in slots: first what was added in the running second.
+pub type Slots = [u32; 61];
+/// Slots in the ring: the next power of two, so that a slot's place is a mask away. It divides 2⁶⁴, so that slots before
+/// the first, which wrap, have places of their own too.
 const RING: usize = 64;
+/// By how much two readings of a clock in whole seconds, and the slots that they fall in, can be apart.
+const CLOCKS_APART: u64 = 2;
 
 /// What was used in the last minute, by second.
 #[derive(Debug, Clone)]
@@ -48,15 +53,43 @@ impl Window {
     pub fn wait_until_freed(&mut self, now: Now, excess: u64) -> Option<Duration> {
         self.advance(now.slot());
         let mut freed = 0;
-        let oldest = self.newest.saturating_sub(COUNTED_SLOTS - 1);
-        for slot in oldest..=self.newest {
-            freed += u64::from(self.slots[place(slot)]);
+        for age in (0..COUNTED_SLOTS).rev() {
+            freed += u64::from(self.slots[place(self.newest.wrapping_sub(age))]);
             if freed >= excess {
-                let leaves_at_ms = (slot + COUNTED_SLOTS) * 1000;
+                let leaves_at_ms = (self.newest + COUNTED_SLOTS - age) * 1000;
                 return Some(Duration::from_millis(leaves_at_ms.saturating_sub(now.monotonic_ms)));
             }
         }
         None
+    }
+
+    /// What is counted now, by age.
+    pub fn slots(&mut self, now: Now) -> Slots {
+        self.advance(now.slot());
+        let mut age = 0;
+        [(); 61].map(|()| {
+            age += 1;
+            self.slots[place(self.newest.wrapping_sub(age - 1))]
+        })
+    }
+
+    /// A window that counts what another one did `elapsed_seconds` ago.
+    ///
+    /// The seconds of two clocks start at different moments, so that a slot is taken to be up to two seconds younger
+    /// than it seems: nothing leaves before it is a minute old.
+    #[must_use]
+    pub fn restore(slots: &Slots, elapsed_seconds: u64, now: Now) -> Self {
+        let mut window = Self { newest: now.slot(), ..Self::default() };
+        for (age, amount) in (0..COUNTED_SLOTS).zip(slots) {
+            let age = age.saturating_add(elapsed_seconds).saturating_sub(CLOCKS_APART);
+            if age < COUNTED_SLOTS {
+                let slot = &mut window.slots[place(window.newest.wrapping_sub(age))];
+                let added = (*amount).min(u32::MAX - *slot);
+                *slot += added;
+                window.total += u64::from(added);
+            }
+        }
+        window
     }
 
     fn advance(&mut self, slot: u64) {
@@ -68,12 +101,10 @@ impl Window {
             self.total = 0;
         } else {
             for entering in self.newest + 1..=slot {
-                // `entering - 61` leaves the sum; before the first minute has passed there is none.
-                if let Some(leaving) = entering.checked_sub(COUNTED_SLOTS) {
-                    let slot = &mut self.slots[place(leaving)];
-                    self.total -= u64::from(*slot);
-                    *slot = 0;
-                }
+                // `entering - 61` leaves the sum. In the first minute that wraps, as restored slots did.
+                let slot = &mut self.slots[place(entering.wrapping_sub(COUNTED_SLOTS))];
+                self.total -= u64::from(*slot);
+                *slot = 0;
             }
         }
         self.newest = slot;
@@ -141,6 +172,32 @@ mod tests {
                 let minute: u64 = list.iter().filter(|(t, _)| t + 60_000 > ms).map(|(_, a)| a).sum();
                 prop_assert!(counted >= minute);
             }
+        }
+
+        #[test]
+        fn a_restored_window_lets_nothing_go_before_it_is_a_minute_old(
+            steps in prop::collection::vec((0_u64..9_000, 1_u64..1000), 1..60),
+            dead_ms in 0_u64..90_000, started_ms in 0_u64..3_000, phase_ms in 0_u64..1000, alive_ms in 0_u64..70_000,
+        ) {
+            // One wall clock for both processes; their monotonic clocks start at different moments of it.
+            let wall = |ms: u64| (1_000_000_000 + phase_ms + ms) / 1000;
+            let mut window = Window::default();
+            let mut list = Vec::new();
+            let mut ms = 0;
+            for (step, amount) in steps {
+                ms += step;
+                window.add(at(ms), amount);
+                list.push((ms, amount));
+            }
+            let slots = window.slots(at(ms));
+            let restart = ms + dead_ms;
+            let elapsed = wall(restart) - wall(ms);
+            let mut restored = Window::restore(&slots, elapsed, at(started_ms));
+            let real = restart + alive_ms;
+            let counted = restored.used(at(started_ms + alive_ms));
+            let least: u64 = list.iter().filter(|(t, _)| t + 60_000 > real).map(|(_, a)| a).sum();
+            let most: u64 = list.iter().filter(|(t, _)| t + 65_000 > real).map(|(_, a)| a).sum();
+            prop_assert!((least..=most).contains(&counted), "{least} <= {counted} <= {most}");
         }
 
         #[test]

@@ -1,0 +1,153 @@
+//! What a store keeps of an account, so that a restart gives nobody a fresh budget.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::{Account, Book, State, Used};
+use crate::limits::window::{Slots, Window};
+use crate::limits::{Now, Period};
+use crate::units::{NanoDollars, Tokens};
+
+/// An account at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// When it was, in seconds since 1970-01-01 UTC.
+    pub utc_seconds: u64,
+    /// Calls let in within the last minute, by age.
+    pub calls: Slots,
+    /// Tokens settled within the last minute, by age.
+    pub tokens: Slots,
+    /// Settled use of the running periods, in the order of [`Period::ALL`].
+    pub books: [Book; Period::ALL.len()],
+    /// What was not settled.
+    pub open: OpenUse,
+    /// What an answer of this tenant may well need, in tokens.
+    pub typical_output: u64,
+    /// Which of the account's changes is the last that is in here.
+    change: u64,
+}
+
+/// What calls have taken that were open at a checkpoint.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OpenUse {
+    /// How many they are.
+    pub calls: u64,
+    /// What is held for their prompts.
+    pub prompt: Tokens,
+    /// What is held for their output.
+    pub output: Tokens,
+    /// What the held tokens may cost.
+    pub cost: NanoDollars,
+    /// Output already seen, which the window and the books have.
+    pub spent: Tokens,
+    /// What it cost.
+    pub spent_cost: NanoDollars,
+}
+
+impl OpenUse {
+    /// All that the calls may have used, if each used all that it held.
+    #[must_use]
+    pub const fn most(&self) -> Used {
+        let output = self.output.saturating_add(self.spent);
+        Used {
+            tokens: self.prompt.saturating_add(output),
+            output,
+            cost: self.cost.saturating_add(self.spent_cost),
+        }
+    }
+}
+
+impl Checkpoint {
+    /// A checkpoint as a store gives it back.
+    #[must_use]
+    pub const fn new(
+        utc_seconds: u64,
+        windows: (Slots, Slots),
+        books: [Book; Period::ALL.len()],
+        open: OpenUse,
+        typical_output: u64,
+    ) -> Self {
+        let (calls, tokens) = windows;
+        Self { utc_seconds, calls, tokens, books, open, typical_output, change: 0 }
+    }
+
+    /// Whether an account restored from it would be like a new one.
+    #[must_use]
+    pub fn is_over(&self, utc_seconds: u64) -> bool {
+        self.open == OpenUse::default()
+            && self.books.iter().all(|book| book.ends_at <= utc_seconds)
+            && utc_seconds.saturating_sub(self.utc_seconds) > WINDOW_SECONDS
+    }
+}
+
+impl Account {
+    /// Takes a checkpoint, if there is anything that no store keeps yet.
+    pub fn checkpoint(&self, now: Now) -> Option<Checkpoint> {
+        let mut state = self.state.lock();
+        if state.changes <= self.kept.load(Ordering::Relaxed) {
+            return None;
+        }
+        state.roll(now);
+        Some(Checkpoint {
+            utc_seconds: now.utc_seconds,
+            calls: state.calls.slots(now),
+            tokens: state.tokens.slots(now),
+            books: state.books,
+            open: OpenUse {
+                calls: u64::from(state.open_calls),
+                prompt: state.held_prompts,
+                output: state.held.saturating_sub(state.held_prompts),
+                cost: state.cost_held,
+                spent: state.spent.tokens,
+                spent_cost: state.spent.cost,
+            },
+            typical_output: state.typical_output,
+            change: state.changes,
+        })
+    }
+
+    /// Notes that a store keeps a checkpoint of this account.
+    pub fn kept(&self, checkpoint: &Checkpoint) {
+        self.kept.fetch_max(checkpoint.change, Ordering::Relaxed);
+    }
+
+    /// Whether a store keeps all of it.
+    pub fn is_kept(&self) -> bool {
+        let state = self.state.lock();
+        state.changes <= self.kept.load(Ordering::Relaxed)
+    }
+
+    /// The account as it goes on after a crash or a stop. What open calls held counts as used: nobody will know better.
+    #[must_use]
+    pub fn restore(checkpoint: &Checkpoint, now: Now) -> Self {
+        let Checkpoint { utc_seconds, calls, tokens, books, open, typical_output, change: _ } = checkpoint;
+        let elapsed = now.utc_seconds.saturating_sub(*utc_seconds);
+        let held = open.prompt.saturating_add(open.output);
+        let mut state = State {
+            calls: Window::restore(calls, elapsed, now),
+            tokens: Window::restore(tokens, elapsed, now),
+            typical_output: *typical_output,
+            books: *books,
+            changes: 1,
+            ..State::default()
+        };
+        if elapsed <= WINDOW_SECONDS {
+            state.tokens.add(now, held.get());
+        }
+        for (book, period) in state.books.iter_mut().zip(Period::ALL) {
+            book.tokens = book.tokens.saturating_add(held);
+            book.cost = book.cost.saturating_add(open.cost);
+            // A clock that was ahead when the book was opened must not keep it open for ever.
+            book.ends_at = book.ends_at.min(period.around(now.utc_seconds).1);
+        }
+        state.roll(now);
+        Self { state: Mutex::new(state), kept: AtomicU64::new(0) }
+    }
+}
+
+/// How long a checkpoint's windows count, with what two clocks can be apart.
+const WINDOW_SECONDS: u64 = 64;
+
+#[cfg(test)]
+mod tests;
