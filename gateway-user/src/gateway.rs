@@ -13,6 +13,7 @@ use crate::limits::{Account, Clock, Limits};
 use crate::metrics::{BackendLabel, CallSeries, Metrics};
 use crate::names::{DeploymentName, ModelName, TenantName};
 use crate::secret::KeyHash;
+use crate::store::{Opened, Store};
 use crate::tenant::{Directory, KeySlot, Presented, TenantState};
 use crate::tokens::Encoding;
 use crate::units::{Prices, Tokens};
@@ -31,6 +32,8 @@ pub struct Gateway {
     pub clock: Clock,
     /// What Prometheus sees.
     pub metrics: Arc<Metrics>,
+    /// Where budgets and the ledger survive.
+    pub store: Arc<Store>,
     snapshot: ArcSwap<Snapshot>,
     registry: Mutex<Registry>,
 }
@@ -112,16 +115,19 @@ impl Gateway {
     pub fn new(
         clock: Clock,
         metrics: Arc<Metrics>,
+        opened: Opened,
         config: Config,
         directory: Directory,
         backends: Vec<Arc<Backend>>,
     ) -> Arc<Self> {
-        let mut registry = Registry::default();
+        let Opened { store, accounts } = opened;
+        let mut registry = Registry { accounts, ..Registry::default() };
         let snapshot = Snapshot::new(config, directory, backends, &metrics, &mut registry);
         metrics.config_generation.set(1);
         Arc::new(Self {
             clock,
             metrics,
+            store,
             snapshot: ArcSwap::from_pointee(snapshot),
             registry: Mutex::new(registry),
         })
@@ -145,6 +151,12 @@ impl Gateway {
         });
         self.snapshot.store(Arc::new(next));
         self.metrics.config_generation.inc();
+    }
+
+    /// Visits every account, also those of tenants that are removed. No configuration is put to use meanwhile.
+    pub(crate) fn each_account(&self, mut visit: impl FnMut(&TenantName, &Arc<Account>)) {
+        let registry = self.registry.lock();
+        registry.accounts.iter().for_each(|(tenant, account)| visit(tenant, account));
     }
 
     /// Whether a call could be made at this moment: there is a token for every backend of the best priority.

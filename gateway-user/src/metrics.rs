@@ -3,10 +3,12 @@
 //! A call touches no label map: the series of a tenant and deployment are found once, kept beside the tenant, and then
 //! counted on directly. Only refusals look their labels up.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -14,9 +16,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::ledger::{Key, Kind, Sums};
 use crate::meter::Usage;
 use crate::names::{BackendName, DeploymentName, ModelName, TenantName};
-use crate::units::NanoDollars;
+use crate::units::{NanoDollars, Tokens};
 
 /// Every metric that the data path counts on.
 #[derive(Debug)]
@@ -27,6 +30,7 @@ pub struct Metrics {
     completion: Family<CostLabels, Counter>,
     reasoning: Family<CostLabels, Counter>,
     cost: Family<CostLabels, Counter<f64, AtomicU64>>,
+    cost_series: Mutex<CostIndex>,
     requests: Family<RequestLabels, Counter>,
     throttled: Family<TenantReason, Counter>,
     streams_cut: Family<TenantReason, Counter>,
@@ -55,11 +59,23 @@ pub struct Metrics {
     pub connections: Gauge,
     /// Responses whose usage could not be read, so that the hold or the gateway's own count stands.
     pub unreadable_usage: Counter,
+    /// Whether the store takes what is given to it: 1 or 0.
+    pub store_up: Gauge,
 }
 
-/// The series of one tenant, deployment and kind of answer.
+/// Every [`CostSeries`], oldest first. They outlive configurations, as the counters behind them do.
+#[derive(Debug, Default)]
+struct CostIndex {
+    all: Vec<(Key, Arc<CostSeries>)>,
+    places: HashMap<Key, usize>,
+}
+
+/// The series of one tenant, deployment and kind of answer: what Prometheus and the ledger read.
 #[derive(Debug)]
 pub struct CostSeries {
+    calls: AtomicU64,
+    /// What `cost` has as a float.
+    nano_dollars: AtomicU64,
     consumed: Counter,
     prompt: Counter,
     cached_prompt: Counter,
@@ -72,23 +88,15 @@ pub struct CostSeries {
 #[derive(Debug)]
 pub struct CallSeries {
     /// Of answers in one piece.
-    pub single: CostSeries,
+    pub single: Arc<CostSeries>,
     /// Of streams.
-    pub stream: CostSeries,
+    pub stream: Arc<CostSeries>,
     /// Calls answered with 200.
     pub answered: Counter,
     /// Calls settled by upstream's own usage.
     pub settled_upstream: Counter,
     /// Calls settled by what the gateway counted or held.
     pub settled_counted: Counter,
-}
-
-/// Whether an answer came in one piece or as a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-#[expect(non_camel_case_types, reason = "the label's value is the variant's name")]
-enum Kind {
-    single,
-    stream,
 }
 
 /// How a TLS handshake ended.
@@ -123,7 +131,7 @@ macro_rules! label_values {
     )+};
 }
 
-label_values!(TenantName, DeploymentName, ModelName, BackendName);
+label_values!(TenantName, DeploymentName, ModelName, BackendName, Kind);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CostLabels {
@@ -190,6 +198,7 @@ impl Metrics {
             completion: Family::default(),
             reasoning: Family::default(),
             cost: Family::default(),
+            cost_series: Mutex::default(),
             requests: Family::default(),
             throttled: Family::default(),
             streams_cut: Family::default(),
@@ -207,6 +216,7 @@ impl Metrics {
             handshakes: Family::default(),
             connections: Gauge::default(),
             unreadable_usage: Counter::default(),
+            store_up: Gauge::default(),
         };
         let m = &metrics;
         registry.register("aoai_tokens_consumed", "Tokens of prompts and answers", m.consumed.clone());
@@ -288,6 +298,11 @@ impl Metrics {
             "Responses whose usage could not be read",
             m.unreadable_usage.clone(),
         );
+        registry.register(
+            "gateway_store_up",
+            "Whether quotas and the ledger can be stored: while 0, they are kept in memory",
+            m.store_up.clone(),
+        );
         metrics
     }
 
@@ -296,21 +311,13 @@ impl Metrics {
     pub fn calls(&self, tenant: &TenantName, deployment: &DeploymentName, model: &ModelName) -> CallSeries {
         let of_kind = |kind| {
             let (tenant, deployment, model) = (tenant.clone(), deployment.clone(), model.clone());
-            let labels = CostLabels { tenant, deployment, model, kind };
-            CostSeries {
-                consumed: self.consumed.get_or_create_owned(&labels),
-                prompt: self.prompt.get_or_create_owned(&labels),
-                cached_prompt: self.cached_prompt.get_or_create_owned(&labels),
-                completion: self.completion.get_or_create_owned(&labels),
-                reasoning: self.reasoning.get_or_create_owned(&labels),
-                cost: self.cost.get_or_create_owned(&labels),
-            }
+            self.cost_series(&CostLabels { tenant, deployment, model, kind })
         };
         let settled =
             |source| self.settled.get_or_create_owned(&SettledLabels { tenant: tenant.clone(), source });
         CallSeries {
-            single: of_kind(Kind::single),
-            stream: of_kind(Kind::stream),
+            single: of_kind(Kind::Single),
+            stream: of_kind(Kind::Stream),
             answered: self.requests.get_or_create_owned(&RequestLabels {
                 tenant: Some(tenant.clone()),
                 deployment: Some(deployment.clone()),
@@ -320,6 +327,35 @@ impl Metrics {
             settled_upstream: settled("upstream"),
             settled_counted: settled("counted"),
         }
+    }
+
+    fn cost_series(&self, labels: &CostLabels) -> Arc<CostSeries> {
+        let CostLabels { tenant, deployment, model, kind } = labels.clone();
+        let key = Key { tenant, deployment: Some(deployment), model: Some(model), kind };
+        let mut index = self.cost_series.lock();
+        if let Some((_, series)) = index.places.get(&key).and_then(|place| index.all.get(*place)) {
+            return Arc::clone(series);
+        }
+        let series = Arc::new(CostSeries {
+            calls: AtomicU64::new(0),
+            nano_dollars: AtomicU64::new(0),
+            consumed: self.consumed.get_or_create_owned(labels),
+            prompt: self.prompt.get_or_create_owned(labels),
+            cached_prompt: self.cached_prompt.get_or_create_owned(labels),
+            completion: self.completion.get_or_create_owned(labels),
+            reasoning: self.reasoning.get_or_create_owned(labels),
+            cost: self.cost.get_or_create_owned(labels),
+        });
+        let place = index.all.len();
+        index.places.insert(key.clone(), place);
+        index.all.push((key, Arc::clone(&series)));
+        series
+    }
+
+    /// Reads what the ledger keeps of every series, in the order in which they were made.
+    pub(crate) fn read_cost<T>(&self, read: impl FnOnce(&mut dyn Iterator<Item = (&Key, Sums)>) -> T) -> T {
+        let index = self.cost_series.lock();
+        read(&mut index.all.iter().map(|(key, series)| (key, series.sums())))
     }
 
     /// The gauge of a tenant's open calls.
@@ -365,6 +401,20 @@ impl CostSeries {
         self.completion.inc_by(usage.output.get());
         self.reasoning.inc_by(usage.reasoning.get());
         self.cost.inc_by(cost.as_dollars());
+        self.nano_dollars.fetch_add(cost.get(), Ordering::Relaxed);
+        self.calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What calls have added since the process started.
+    fn sums(&self) -> Sums {
+        Sums {
+            calls: self.calls.load(Ordering::Relaxed),
+            prompt: Tokens::new(self.prompt.get()),
+            cached_prompt: Tokens::new(self.cached_prompt.get()),
+            completion: Tokens::new(self.completion.get()),
+            reasoning: Tokens::new(self.reasoning.get()),
+            cost: NanoDollars::new(self.nano_dollars.load(Ordering::Relaxed)),
+        }
     }
 }
 

@@ -187,7 +187,7 @@ impl Visit<'_> {
             Some(bound) => match admit(bound) {
                 Ok(admitted) => Some((bound, admitted)),
                 Err(refused @ (Refused::Calls { .. } | Refused::Concurrency { .. })) => {
-                    return Err(Refusal::Limited(refused));
+                    return Err(self.limited(&tenant, refused).await);
                 }
                 Err(
                     Refused::Tokens { .. }
@@ -202,7 +202,10 @@ impl Visit<'_> {
             Some(admitted) => admitted,
             None => {
                 let estimate = estimate(api, &deployment, body).await;
-                (estimate, admit(estimate).map_err(Refusal::Limited)?)
+                match admit(estimate) {
+                    Ok(admitted) => (estimate, admitted),
+                    Err(refused) => return Err(self.limited(&tenant, refused).await),
+                }
             }
         };
         let call = Call::new(Admitted {
@@ -218,6 +221,12 @@ impl Visit<'_> {
             admission,
         });
         Ok((call, grant))
+    }
+
+    /// A limit's refusal, given once the books that it rests on are kept: it must hold after a crash, too.
+    async fn limited(&self, tenant: &Tenant, refused: Refused) -> Refusal {
+        self.session.gateway.store.keep(&tenant.account).await;
+        Refusal::Limited(refused)
     }
 
     /// Answers, counts and logs a request that came to no call.

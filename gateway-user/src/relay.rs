@@ -334,6 +334,8 @@ impl Relay {
         self.source = None;
         self.call.ended_by(refusal.reason());
         self.call.gateway.metrics.stream_cut(&self.call.tenant.name, refusal.reason());
+        // What ended it must hold after a crash, too, as far as that is possible without waiting.
+        self.call.gateway.store.hurry();
         let Meter::Stream { api, meter, hider, .. } = &mut self.meter else { return };
         let message = refusal.to_string();
         self.call.settle(Settlement::Counted { output: meter.output_total() });

@@ -94,6 +94,12 @@ impl NanoDollars {
         self.0 as f64 / 1e9
     }
 
+    /// The amount in dollars, every digit of it: `0.000012345`.
+    #[must_use]
+    pub fn decimal(self) -> String {
+        format!("{}.{:09}", self.0 / 1_000_000_000, self.0 % 1_000_000_000)
+    }
+
     /// The sum, or [`NanoDollars::MAX`].
     #[must_use]
     pub const fn saturating_add(self, other: Self) -> Self {
@@ -109,7 +115,7 @@ impl NanoDollars {
 
 impl fmt::Display for NanoDollars {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "${}.{:09}", self.0 / 1_000_000_000, self.0 % 1_000_000_000)
+        write!(f, "${}", self.decimal())
     }
 }
 

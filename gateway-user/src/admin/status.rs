@@ -10,6 +10,7 @@ use crate::reply::utc;
 pub(super) fn status(gateway: &Gateway, not_ready: Option<&'static str>) -> Value {
     let snapshot = gateway.snapshot();
     let now = gateway.clock.now();
+    let outage = gateway.store.outage();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "ready": not_ready.is_none(),
@@ -17,6 +18,12 @@ pub(super) fn status(gateway: &Gateway, not_ready: Option<&'static str>) -> Valu
         "uptimeSeconds": now.monotonic_ms / 1000,
         "configGeneration": gateway.metrics.config_generation.get(),
         "connections": gateway.metrics.connections.get(),
+        "store": {
+            "directory": gateway.store.directory().display().to_string(),
+            "up": outage.is_none(),
+            "downSince": outage.as_ref().map(|outage| utc(outage.since)),
+            "problem": outage.as_ref().map(|outage| outage.problem.as_str()),
+        },
         "backends": snapshot.backends.iter().map(|backend| json!({
             "name": backend.name.as_str(),
             "priority": backend.priority,

@@ -16,6 +16,7 @@ use crate::gateway::Gateway;
 use crate::limits::Clock;
 use crate::reload::{Reloader, WatchError};
 use crate::serve::{ServeError, Server, Tls};
+use crate::store::{Store, StoreError, Writer};
 use crate::tls::TlsError;
 use crate::tokens::{self, Encoding};
 use crate::{logging, metrics, tls};
@@ -41,6 +42,8 @@ enum StartError {
     Serve(#[from] ServeError),
     #[error(transparent)]
     Watch(#[from] WatchError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
     #[error("cannot listen on {0} (admin): {1}")]
     Admin(std::net::SocketAddr, io::Error),
     #[error("{0}")]
@@ -77,7 +80,9 @@ async fn serve(args: &ServeArgs, loaded: Loaded) -> Result<(), StartError> {
     let (registry, metrics) = metrics::registry();
     let mut backends = Backends::new(&config, tls::client()?, clock, Arc::clone(&metrics))?;
     let prepared = backends.of(&config)?;
-    let gateway = Gateway::new(clock, metrics, config, directory, prepared);
+    let opened = Store::open(&config.store, clock.now())?;
+    let gateway = Gateway::new(clock, metrics, opened, config, directory, prepared);
+    let writer = Writer::start(&gateway)?;
     let tls: Tls = Arc::new(ArcSwap::from_pointee(tls));
     let server = Server::start(&gateway, &tls, &listen)?;
     let admin = Admin::bind(admin_address, &gateway, registry)
@@ -85,10 +90,12 @@ async fn serve(args: &ServeArgs, loaded: Loaded) -> Result<(), StartError> {
         .map_err(|error| StartError::Admin(admin_address, error))?;
     let reloader = Reloader::new(path, files, Arc::clone(&gateway), backends, tls)?;
     let readiness = admin.readiness();
+    gateway.store.announce(admin.address()?);
     tracing::info!(address = %server.address()?, admin = %admin.address()?, "listening");
     tokio::spawn(reloader.run());
     tokio::spawn(admin.run());
     server.run(told_to_stop(readiness)?, listen.drain_timeout).await;
+    writer.stop();
     tracing::info!("stopped");
     Ok(())
 }
@@ -132,6 +139,7 @@ fn report(error: &StartError) -> ExitCode {
         | StartError::Backend(_)
         | StartError::Serve(_)
         | StartError::Watch(_)
+        | StartError::Store(_)
         | StartError::Admin(..)
         | StartError::System(_) => {
             eprintln!("error: {error}");

@@ -1,0 +1,160 @@
+//! Where budgets and the ledger survive a stop, a crash and a power cut: an embedded database in a directory.
+//!
+//! Calls count in memory and wait for no disk. A thread of its own ([`Writer`]) takes what has changed twice a second
+//! and commits it in one transaction, so that a crash loses less than a second. Only a refusal waits, for the short time
+//! until the books that it rests on are on the disk: what a caller was once refused, no restart lets through.
+
+mod books;
+mod error;
+mod owner;
+mod record;
+mod writer;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::config::{self, StoreLocation};
+use crate::ledger::{Query, Report};
+use crate::limits::{Account, Now};
+use crate::names::TenantName;
+use books::Books;
+use writer::Signal;
+
+pub use error::StoreError;
+pub use owner::Owner;
+pub use writer::Writer;
+
+/// How long a refusal waits until the books that it rests on are kept. A disk that takes longer is not waited for.
+const KEEP_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a report waits for what was used in the last half second.
+const REPORT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The store, as all but its writer see it.
+#[derive(Debug)]
+pub struct Store {
+    books: Books,
+    signal: Signal,
+    /// How many checkpoints were begun, and the number of the last one that is on the disk.
+    begun: AtomicU64,
+    done: watch::Sender<u64>,
+    outage: Mutex<Option<Outage>>,
+}
+
+/// Since when the store takes nothing, and why.
+#[derive(Debug, Clone)]
+pub struct Outage {
+    /// When a checkpoint failed first, in seconds since 1970-01-01 UTC.
+    pub since: u64,
+    /// What failed then.
+    pub problem: String,
+}
+
+/// A store with what it had kept.
+#[derive(Debug)]
+pub struct Opened {
+    /// The store.
+    pub store: Arc<Store>,
+    /// The accounts as they go on.
+    pub accounts: HashMap<TenantName, Arc<Account>>,
+}
+
+impl Store {
+    /// Opens the store that a configuration names, settles what was open when it was last used, and forgets what is too
+    /// old.
+    ///
+    /// # Errors
+    /// When it cannot be used: each error says what to do.
+    pub fn open(config: &config::Store, now: Now) -> Result<Opened, StoreError> {
+        let directory = directory(config)?;
+        let (books, accounts) = Books::recover(directory, now)?;
+        let store = Arc::new(Self {
+            books,
+            signal: Signal::default(),
+            begun: AtomicU64::new(0),
+            done: watch::Sender::new(0),
+            outage: Mutex::default(),
+        });
+        Ok(Opened { store, accounts })
+    }
+
+    /// Leaves a note in the directory of who uses it, for those who find it in use.
+    pub fn announce(&self, admin: SocketAddr) {
+        let owner = Owner { pid: std::process::id(), admin };
+        if let Err(error) = owner.write(self.books.directory()) {
+            tracing::warn!(error = %error, "cannot leave a note in the store's directory");
+        }
+    }
+
+    /// Answers from the ledger, the last call included.
+    ///
+    /// # Errors
+    /// When the store is down or cannot be read.
+    pub async fn usage(self: &Arc<Self>, query: Query, now: Now) -> Result<Report, StoreError> {
+        if !self.next_checkpoint(REPORT_PATIENCE).await {
+            let problem =
+                self.outage().map_or_else(|| "the disk is slow".to_owned(), |outage| outage.problem);
+            return Err(StoreError::Down { directory: self.books.directory().to_owned(), problem });
+        }
+        let store = Arc::clone(self);
+        let reading = tokio::task::spawn_blocking(move || store.books.report(&query, now.utc_seconds));
+        reading.await.unwrap_or_else(|_panicked| Err(StoreError::panicked(&self.books.path())))
+    }
+
+    /// Waits until what an account has counted so far is on the disk, if it is not; not for long, and not at all while
+    /// the store is down.
+    pub async fn keep(&self, account: &Account) {
+        if !account.is_kept() && self.outage.lock().is_none() {
+            self.next_checkpoint(KEEP_PATIENCE).await;
+        }
+    }
+
+    /// Has what has changed put on the disk at once rather than within half a second.
+    pub fn hurry(&self) {
+        self.signal.hurry();
+    }
+
+    /// Waits for the first checkpoint that begins after now. Whether it came in time.
+    async fn next_checkpoint(&self, patience: Duration) -> bool {
+        // A checkpoint that has begun may have passed an account before its last change.
+        let wanted = self.begun.load(Ordering::Relaxed) + 1;
+        let mut done = self.done.subscribe();
+        self.hurry();
+        tokio::time::timeout(patience, done.wait_for(|done| *done >= wanted))
+            .await
+            .is_ok_and(|done| done.is_ok())
+    }
+
+    /// Since when the store takes nothing; `None` while it does.
+    #[must_use]
+    pub fn outage(&self) -> Option<Outage> {
+        self.outage.lock().clone()
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.books.directory()
+    }
+}
+
+/// What the ledger in a directory says that no gateway uses at the moment.
+///
+/// # Errors
+/// [`StoreError::InUse`] names the gateway that does; others say what to do.
+pub fn read(config: &config::Store, query: &Query, now: Now) -> Result<Report, StoreError> {
+    Books::open_existing(directory(config)?)?.report(query, now.utc_seconds)
+}
+
+fn directory(config: &config::Store) -> Result<&Path, StoreError> {
+    match &config.location {
+        StoreLocation::Directory(directory) => Ok(directory),
+        StoreLocation::Redis(url) => Err(StoreError::Redis(url.clone())),
+    }
+}

@@ -1,0 +1,200 @@
+use std::fs;
+use std::num::NonZeroU32;
+
+use super::*;
+use crate::limits::{Admission, Ask, Limits, Period, Used};
+use crate::names::{DeploymentName, ModelName};
+use crate::units::{NanoDollars, Prices, TokenPrice, Tokens};
+
+const NOW: Now = Now { monotonic_ms: 5_000, utc_seconds: 1_709_212_455 };
+const PRICES: Prices = Prices {
+    input: TokenPrice::from_pico_dollars(150_000),
+    cached_input: TokenPrice::from_pico_dollars(75_000),
+    output: TokenPrice::from_pico_dollars(600_000),
+};
+
+fn acme() -> TenantName {
+    TenantName::new("acme").unwrap()
+}
+
+fn key(kind: Kind) -> Key {
+    Key {
+        tenant: acme(),
+        deployment: DeploymentName::new("chat").ok(),
+        model: ModelName::new("gpt-4o-mini").ok(),
+        kind,
+    }
+}
+
+fn sums(calls: u64) -> Sums {
+    Sums { calls, prompt: Tokens::new(100 * calls), cost: NanoDollars::new(calls), ..Sums::default() }
+}
+
+fn admit(account: &Arc<Account>) -> Admission {
+    let limits = Limits { tokens_per_minute: NonZeroU32::new(1000), ..Limits::default() };
+    let output = Tokens::new(50);
+    let ask = Ask {
+        prompt: Tokens::new(100),
+        output_named: Some(output),
+        output_most: output,
+        answers: 1,
+        prices: PRICES,
+    };
+    Admission::admit(account, &limits, &ask, NOW).unwrap().0
+}
+
+fn commit(books: &Books, account: &Arc<Account>, pending: &mut Pending) {
+    let accounts: Vec<_> =
+        account.checkpoint(NOW).into_iter().map(|taken| (acme(), Arc::clone(account), taken)).collect();
+    let hour = hour_of(NOW.utc_seconds);
+    books.commit(&mut Changes { accounts: &accounts, pending, hour }).unwrap();
+    accounts.iter().for_each(|(_, account, checkpoint)| account.kept(checkpoint));
+    pending.written(hour);
+}
+
+/// The calls of each kind, in the ledger's whole time.
+fn calls(books: &Books) -> Vec<(String, u64)> {
+    let query = Query::parse("since=1970-01-01&by=kind").unwrap();
+    let report = books.report(&query, NOW.utc_seconds).unwrap();
+    report.lines.into_iter().map(|mut line| (line.cells.remove(0), line.sums.calls)).collect()
+}
+
+#[test]
+fn accounts_and_ledger_survive_and_open_calls_are_settled_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().join("a/b");
+    let (books, accounts) = Books::recover(&directory, NOW).unwrap();
+    assert!(accounts.is_empty());
+    let account = Arc::new(Account::default());
+    let settled = admit(&account);
+    settled.settle(
+        Used { tokens: Tokens::new(120), output: Tokens::new(20), cost: NanoDollars::new(27_000) },
+        NOW,
+    );
+    let open = admit(&account);
+    let (single, stream) = (key(Kind::Single), key(Kind::Stream));
+    let mut pending = Pending::default();
+    let hour = hour_of(NOW.utc_seconds);
+    pending.collect(hour, [(&single, sums(1)), (&stream, sums(2))].into_iter());
+    commit(&books, &account, &mut pending);
+    drop(books);
+
+    // The process was killed with one call open.
+    let of = |kinds: &[(&str, u64)]| -> Vec<_> {
+        kinds.iter().map(|(kind, calls)| ((*kind).to_owned(), *calls)).collect()
+    };
+    for _again in 0..2 {
+        let (books, accounts) = Books::recover(&directory, NOW).unwrap();
+        let counters = accounts[&acme()].counters(NOW);
+        assert_eq!(counters.tokens_in_window, Tokens::new(270));
+        assert_eq!(counters.periods[Period::Daily.index()].tokens, Tokens::new(270));
+        assert_eq!((counters.open_calls, counters.tokens_held), (0, Tokens::ZERO));
+        assert_eq!(calls(&books), of(&[("recovered", 1), ("single", 1), ("stream", 2)]));
+    }
+    drop(open);
+
+    // A later process adds to the rows of the same hour.
+    let (books, accounts) = Books::recover(&directory, NOW).unwrap();
+    let mut pending = Pending::default();
+    pending.collect(hour, [(&single, sums(5))].into_iter());
+    commit(&books, &accounts[&acme()], &mut pending);
+    pending.collect(hour, [(&single, sums(6))].into_iter());
+    commit(&books, &accounts[&acme()], &mut pending);
+    assert_eq!(calls(&books), of(&[("recovered", 1), ("single", 7), ("stream", 2)]));
+}
+
+#[test]
+fn rows_older_than_the_retention_are_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (books, _) = Books::recover(folder.path(), NOW).unwrap();
+    let hour = hour_of(NOW.utc_seconds);
+    let key = key(Kind::Single);
+    let mut pending = Pending::default();
+    for (age, calls) in [(RETENTION_HOURS, 1), (RETENTION_HOURS - 1, 3), (0, 7)] {
+        pending.collect(hour - age, [(&key, sums(calls))].into_iter());
+    }
+    books.commit(&mut Changes { accounts: &[], pending: &mut pending, hour }).unwrap();
+    assert_eq!(calls(&books), [("single".to_owned(), 7)]);
+    drop(books);
+    let later = Now { utc_seconds: NOW.utc_seconds + 3600, ..NOW };
+    let (books, _) = Books::recover(folder.path(), later).unwrap();
+    assert_eq!(calls(&books), [("single".to_owned(), 6)]);
+    let much_later = Now { utc_seconds: NOW.utc_seconds + 401 * 86_400, ..NOW };
+    drop(books);
+    let (books, _) = Books::recover(folder.path(), much_later).unwrap();
+    assert_eq!(calls(&books), []);
+}
+
+#[test]
+fn an_account_whose_periods_are_over_is_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let (books, _) = Books::recover(folder.path(), NOW).unwrap();
+    let account = Arc::new(Account::default());
+    drop(admit(&account));
+    commit(&books, &account, &mut Pending::default());
+    drop(books);
+    let next_year = Now { utc_seconds: NOW.utc_seconds + 366 * 86_400, ..NOW };
+    let (books, accounts) = Books::recover(folder.path(), next_year).unwrap();
+    assert!(accounts.is_empty());
+    drop(books);
+}
+
+#[test]
+fn a_directory_in_use_is_named_with_its_user() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_books, _) = Books::recover(folder.path(), NOW).unwrap();
+    let said = Books::recover(folder.path(), NOW).unwrap_err().to_string();
+    assert!(said.starts_with(&format!("store: {} is in use: stop", folder.path().display())), "{said}");
+    super::super::Owner { pid: 4711, admin: ([127, 0, 0, 1], 9464).into() }.write(folder.path()).unwrap();
+    let said = Books::open_existing(folder.path()).unwrap_err().to_string();
+    assert!(said.contains(" is in use by process 4711: stop"), "{said}");
+}
+
+#[test]
+fn a_damaged_file_is_refused_wherever_the_damage_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (books, _) = Books::recover(folder.path(), NOW).unwrap();
+    let account = Arc::new(Account::default());
+    let key = key(Kind::Single);
+    for hour in 0..500 {
+        let mut pending = Pending::default();
+        pending.collect(hour_of(NOW.utc_seconds) - hour, [(&key, sums(hour + 1))].into_iter());
+        if hour % 100 == 0 {
+            commit(&books, &account, &mut pending);
+        }
+    }
+    let path = books.path();
+    drop(books);
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, b"not a database at all").unwrap();
+    let said = Books::recover(folder.path(), NOW).unwrap_err();
+    assert!(matches!(said, StoreError::Damaged { .. }), "{said}");
+    assert!(said.to_string().contains("move it away to start with empty books"), "{said}");
+    fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    let said = Books::recover(folder.path(), NOW).unwrap_err();
+    assert!(matches!(said, StoreError::Damaged { .. }), "{said}");
+    // A page may be one that nothing uses: then the file is as good as it was.
+    let mut refused = 0;
+    for page in 0..whole.len() / 4096 {
+        let mut damaged = whole.clone();
+        damaged[page * 4096..(page + 1) * 4096].fill(0x5a);
+        fs::write(&path, &damaged).unwrap();
+        match Books::recover(folder.path(), NOW) {
+            Ok((books, _)) => assert_eq!(calls(&books).len(), 1),
+            Err(StoreError::Damaged { .. } | StoreError::Format { .. }) => refused += 1,
+            Err(error) => panic!("page {page}: {error}"),
+        }
+    }
+    assert!(refused > 0);
+}
+
+#[test]
+fn a_file_where_the_directory_should_be_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("state");
+    fs::write(&place, "").unwrap();
+    let said = Books::recover(&place, NOW).unwrap_err().to_string();
+    assert!(said.starts_with(&format!("store: {}: ", place.display())), "{said}");
+    assert!(said.ends_with("; `store.url` must name a directory"), "{said}");
+    assert!(matches!(Books::open_existing(&place), Err(StoreError::Absent { .. })));
+}

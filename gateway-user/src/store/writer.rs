@@ -1,0 +1,178 @@
+//! The thread that puts on the disk what has changed.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::books::Changes;
+use super::{Outage, Store};
+use crate::gateway::Gateway;
+use crate::ledger::{Pending, hour_of};
+
+/// From one checkpoint to the next. With the time that a commit takes, a crash loses less than a second.
+const INTERVAL: Duration = Duration::from_millis(450);
+/// Between two checkpoints that somebody waits for, so that refusals share them.
+const HURRIED: Duration = Duration::from_millis(20);
+/// Between two attempts while the store is down.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// A running writer; dropping it writes a last checkpoint, too.
+#[derive(Debug)]
+pub struct Writer {
+    store: Arc<Store>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the writer is told.
+#[derive(Debug, Default)]
+pub(super) struct Signal {
+    told: Mutex<Told>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    hurry: bool,
+    stop: bool,
+}
+
+struct Work {
+    gateway: Arc<Gateway>,
+    pending: Pending,
+    /// When the last checkpoint was begun: what was used since belongs to that hour.
+    hour: u64,
+}
+
+impl Writer {
+    /// Starts to write what the gateway counts into its store.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start(gateway: &Arc<Gateway>) -> io::Result<Self> {
+        let mut work = Work {
+            gateway: Arc::clone(gateway),
+            pending: Pending::default(),
+            hour: hour_of(gateway.clock.now().utc_seconds),
+        };
+        gateway.metrics.store_up.set(1);
+        let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || work.run())?;
+        Ok(Self { store: Arc::clone(&gateway.store), thread: Some(thread) })
+    }
+
+    /// Writes what is still to be written, and ends.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.store.signal.tell(|told| told.stop = true);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the store's writer ended in a panic");
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Signal {
+    pub(super) fn hurry(&self) {
+        self.tell(|told| told.hurry = true);
+    }
+
+    fn tell(&self, change: impl FnOnce(&mut Told)) {
+        change(&mut self.told.lock());
+        self.changed.notify_one();
+    }
+
+    /// Waits until `latest`, or where somebody is in a hurry until `earliest`. Whether it is time to stop.
+    fn wait(&self, earliest: Instant, latest: Instant) -> bool {
+        let mut told = self.told.lock();
+        loop {
+            let until = if told.hurry { earliest } else { latest };
+            if told.stop || Instant::now() >= until {
+                break;
+            }
+            self.changed.wait_until(&mut told, until);
+        }
+        told.hurry = false;
+        told.stop
+    }
+}
+
+impl Work {
+    fn run(&mut self) {
+        let gateway = Arc::clone(&self.gateway);
+        let (mut earliest, mut latest) = (HURRIED, INTERVAL);
+        let mut begun = Instant::now();
+        loop {
+            let stop = gateway.store.signal.wait(begun + earliest, begun + latest);
+            begun = Instant::now();
+            (earliest, latest) = if self.checkpoint() { (HURRIED, INTERVAL) } else { (RETRY, RETRY) };
+            if stop {
+                return;
+            }
+        }
+    }
+
+    /// Puts on the disk what has changed. What could not be written is written next time.
+    fn checkpoint(&mut self) -> bool {
+        let gateway = Arc::clone(&self.gateway);
+        let store = &gateway.store;
+        let number = store.begun.fetch_add(1, Ordering::Relaxed) + 1;
+        let now = gateway.clock.now();
+        // The ledger first: a call that is settled in between is missing there until the next checkpoint. The other way
+        // round a crash would count it twice, as settled and as held.
+        gateway.metrics.read_cost(|counters| self.pending.collect(self.hour, counters));
+        self.hour = hour_of(now.utc_seconds);
+        let mut accounts = Vec::new();
+        gateway.each_account(|tenant, account| {
+            if let Some(checkpoint) = account.checkpoint(now) {
+                accounts.push((tenant.clone(), Arc::clone(account), checkpoint));
+            }
+        });
+        if !accounts.is_empty() || !self.pending.is_empty() || store.outage.lock().is_some() {
+            let mut changes = Changes { accounts: &accounts, pending: &mut self.pending, hour: self.hour };
+            if let Err(error) = store.books.commit(&mut changes) {
+                self.failed(&error.to_string(), now.utc_seconds);
+                return false;
+            }
+            for (_, account, checkpoint) in &accounts {
+                account.kept(checkpoint);
+            }
+            self.pending.written(self.hour);
+            self.succeeded(now.utc_seconds);
+        }
+        store.done.send_replace(number);
+        true
+    }
+
+    fn failed(&self, problem: &str, utc_seconds: u64) {
+        let mut outage = self.gateway.store.outage.lock();
+        if outage.is_none() {
+            self.gateway.metrics.store_up.set(0);
+            tracing::error!(
+                problem,
+                "the store is down: budgets and the ledger are kept in memory until it is back"
+            );
+            *outage = Some(Outage { since: utc_seconds, problem: problem.to_owned() });
+        }
+    }
+
+    fn succeeded(&self, utc_seconds: u64) {
+        if let Some(outage) = self.gateway.store.outage.lock().take() {
+            self.gateway.metrics.store_up.set(1);
+            let seconds = utc_seconds.saturating_sub(outage.since);
+            tracing::warn!(seconds, "the store is back, and has all that was counted meanwhile");
+        }
+    }
+}
