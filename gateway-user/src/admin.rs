@@ -1,4 +1,4 @@
-//! The operators' side: `/metrics`, `/healthz`, `/readyz` and `/status`, in plain HTTP on an address of its own.
+//! The operators' side: `/metrics`, `/healthz`, `/readyz`, `/status` and `/usage`, in plain HTTP on an address of its own.
 
 mod budgets;
 mod status;
@@ -23,9 +23,11 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::gateway::Gateway;
+use crate::ledger::Query;
 
 /// Connections at once; a scraper, two probes and a person need four.
 const MOST_CONNECTIONS: usize = 64;
+const TEXT: &str = "text/plain; charset=utf-8";
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves the operators' side.
@@ -100,9 +102,8 @@ impl Admin {
             };
             let shared = Arc::clone(&shared);
             tokio::spawn(async move {
-                let service = service_fn(|request: Request<Incoming>| {
-                    let response = answer(&shared, &request);
-                    async move { Ok::<_, Infallible>(response) }
+                let service = service_fn(async |request: Request<Incoming>| {
+                    Ok::<_, Infallible>(answer(&shared, &request).await)
                 });
                 let connection = http1::Builder::new()
                     .timer(TokioTimer::new())
@@ -117,7 +118,7 @@ impl Admin {
     }
 }
 
-fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     if request.method() != Method::GET {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
     }
@@ -132,7 +133,8 @@ fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>>
             let body = status::status(&shared.gateway, not_ready(shared));
             typed(StatusCode::OK, "application/json", format!("{body:#}\n"))
         }
-        _ => text(StatusCode::NOT_FOUND, "here are /metrics, /healthz, /readyz and /status\n"),
+        "/usage" => usage(shared, request.uri().query().unwrap_or_default()).await,
+        _ => text(StatusCode::NOT_FOUND, "here are /metrics, /healthz, /readyz, /status and /usage\n"),
     }
 }
 
@@ -152,8 +154,21 @@ fn metrics(shared: &Shared) -> Response<Full<Bytes>> {
     }
 }
 
+/// What was used: `?since=7d&by=tenant,deployment,model&tenant=NAME`, all of it optional.
+async fn usage(shared: &Shared, query: &str) -> Response<Full<Bytes>> {
+    let query = match Query::parse(query) {
+        Ok(query) => query,
+        Err(error) => return typed(StatusCode::BAD_REQUEST, TEXT, format!("{error}\n")),
+    };
+    let gateway = &shared.gateway;
+    match gateway.store.usage(query, gateway.clock.now()).await {
+        Ok(report) => typed(StatusCode::OK, "application/json", format!("{:#}\n", report.to_json())),
+        Err(error) => typed(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{error}\n")),
+    }
+}
+
 fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
-    typed(status, "text/plain; charset=utf-8", body)
+    typed(status, TEXT, body)
 }
 
 fn typed(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

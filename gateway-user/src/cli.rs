@@ -5,6 +5,7 @@ pub mod serve;
 pub mod smoke;
 mod table;
 mod tenant;
+mod usage;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -15,12 +16,14 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::ConfigErrors;
 use crate::names::TierName;
 use crate::secret::KeyError;
+use crate::store::StoreError;
 use crate::tenant::TenantsError;
 
 pub use check::CheckArgs;
 pub use serve::ServeArgs;
 pub use smoke::SmokeArgs;
 pub use tenant::{Format, TenantArgs, TenantCommand};
+pub use usage::{AskError, Columns, UsageArgs, UsageFormat};
 
 /// A multi-tenant gateway in front of Azure OpenAI.
 #[derive(Debug, Parser)]
@@ -40,6 +43,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Add, show and change tenants and their keys
     Tenant(TenantArgs),
+    /// Tell who has used how many tokens and dollars
+    Usage(UsageArgs),
     /// Prove on a running gateway that streams are not buffered
     Smoke(SmokeArgs),
 }
@@ -77,6 +82,7 @@ impl Cli {
             }
             Command::Check(args) => check::run(&args, &mut out),
             Command::Tenant(args) => tenant::run(args, &mut out),
+            Command::Usage(args) => usage::run(args, &mut out),
         };
         match result.and_then(|()| Ok(out.flush()?)) {
             Ok(()) => ExitCode::SUCCESS,
@@ -107,6 +113,12 @@ enum Failure {
     /// No key could be made.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// The ledger could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The gateway that uses the ledger did not tell.
+    #[error(transparent)]
+    Ask(#[from] AskError),
     /// The answer could not be written.
     #[error("standard output: {0}")]
     Output(#[from] io::Error),
@@ -126,13 +138,21 @@ impl Failure {
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
             // These lines start with a file and a line number, which editors and CI understand.
             Self::Config(_) | Self::Tenants(TenantsError::Invalid(_)) => eprintln!("{self}"),
-            Self::Tenants(_) | Self::NoSuchTier { .. } | Self::Key(_) | Self::Output(_) => {
-                eprintln!("error: {self}");
-            }
+            Self::Tenants(_)
+            | Self::NoSuchTier { .. }
+            | Self::Key(_)
+            | Self::Store(_)
+            | Self::Ask(_)
+            | Self::Output(_) => eprintln!("error: {self}"),
         }
         match self {
             Self::Config(_) | Self::Tenants(TenantsError::Invalid(_)) => ExitCode::from(INVALID),
-            Self::Tenants(_) | Self::NoSuchTier { .. } | Self::Key(_) | Self::Output(_) => ExitCode::FAILURE,
+            Self::Tenants(_)
+            | Self::NoSuchTier { .. }
+            | Self::Key(_)
+            | Self::Store(_)
+            | Self::Ask(_)
+            | Self::Output(_) => ExitCode::FAILURE,
         }
     }
 }

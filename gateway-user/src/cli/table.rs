@@ -8,12 +8,26 @@ pub(super) fn write<const N: usize>(
     heads: [&str; N],
     rows: &[[String; N]],
 ) -> io::Result<()> {
-    let widths: [usize; N] = std::array::from_fn(|column| {
-        let cells = rows.iter().map(|row| row[column].chars().count());
-        cells.chain([heads[column].len()]).max().unwrap_or_default()
-    });
-    for row in std::iter::once(&heads.map(str::to_owned)).chain(rows) {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+    let rows: Vec<_> = rows.iter().map(|row| row.to_vec()).collect();
+    write_with_figures(out, &heads.map(str::to_owned), &rows, N)
+}
+
+/// Writes `rows` under `heads`, from the column `figures` on with the cells to the right.
+pub(super) fn write_with_figures(
+    out: &mut impl Write,
+    heads: &[String],
+    rows: &[Vec<String>],
+    figures: usize,
+) -> io::Result<()> {
+    let all = || std::iter::once(heads).chain(rows.iter().map(Vec::as_slice));
+    let width = |column: usize| {
+        all().filter_map(|row| row.get(column)).map(|cell: &String| cell.chars().count()).max()
+    };
+    let widths: Vec<_> = (0..heads.len()).map(|column| width(column).unwrap_or_default()).collect();
+    for row in all() {
+        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
+            if column < figures { format!("{cell:width$}") } else { format!("{cell:>width$}") }
+        });
         writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
     }
     Ok(())
