@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -32,12 +32,14 @@ struct Process(Child);
 
 impl Gateway {
     pub(super) fn start(site: Site) -> anyhow::Result<Self> {
-        let mut child = site
-            .command(&["serve"])?
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("the gateway's binary")?;
+        let serve = site.command(&["serve"])?;
+        Self::run(site, serve)
+    }
+
+    /// Runs a command that becomes the gateway of that site.
+    pub(super) fn run(site: Site, mut serve: Command) -> anyhow::Result<Self> {
+        let serve = serve.stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = serve.spawn().context("the gateway's binary")?;
         let stderr = child.stderr.take();
         let process = Process(child);
         let log = Log::default();

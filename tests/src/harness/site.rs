@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use anyhow::Context as _;
+use rustix::process::geteuid;
 use tempfile::TempDir;
 
 use super::binary;
@@ -167,6 +168,26 @@ impl Site {
         let said = String::from_utf8_lossy(&output.stderr);
         anyhow::ensure!(output.status.success(), "{arguments:?}: {}: {said}", output.status);
         Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Starts the gateway in mounts of its own, after a command of the shell that changes them, and waits until it
+    /// listens. Where this process is not root, it needs user namespaces.
+    ///
+    /// # Errors
+    /// When it does not listen in time; its log is in the error.
+    pub fn start_in(self, mounting: &str) -> anyhow::Result<Gateway> {
+        let serve = self.command(&["serve"])?;
+        let mut command = Command::new("unshare");
+        command.args(if geteuid().is_root() { ["-m"].as_slice() } else { ["-U", "-r", "-m"].as_slice() });
+        command.args(["sh", "-c", &format!("{mounting} && exec \"$0\" serve")]).arg(serve.get_program());
+        command.current_dir(self.path()).stdin(Stdio::null());
+        for (name, value) in serve.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        Gateway::run(self, command)
     }
 
     /// Starts the gateway and waits until it listens.

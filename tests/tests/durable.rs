@@ -1,0 +1,55 @@
+//! What survives: the gateway is killed, stopped, and given directories that it cannot use.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::large_futures,
+    reason = "tests unwrap, and so do their helpers; they run one at a time"
+)]
+
+#[path = "durable/disk.rs"]
+mod disk;
+#[path = "durable/kills.rs"]
+mod kills;
+#[path = "durable/restarts.rs"]
+mod restarts;
+#[path = "durable/usage.rs"]
+mod usage;
+
+use gateway_tests::harness::{Client, Gateway, Reply, Site, chat, user_says, wait_until};
+use gateway_tests::simulator::{Options, Simulator};
+use serde_json::Value;
+
+/// A simulator that keeps no requests.
+fn azure() -> Simulator {
+    Simulator::start(Options { recorded: 0, ..Options::default() }).unwrap()
+}
+
+/// A gateway of that site that can call Azure.
+async fn started(site: Site) -> Gateway {
+    let gateway = site.start().unwrap();
+    wait_until("the gateway has a token", async || {
+        gateway.admin_page("/readyz").await.is_ok_and(|reply| reply.status.is_success())
+    })
+    .await
+    .unwrap();
+    gateway
+}
+
+/// One call for at most `output` tokens.
+async fn call(client: &mut Client, key: &str, output: u64, stream: bool) -> anyhow::Result<Reply> {
+    let mut body = user_says("What will be left of this?");
+    body["max_tokens"] = output.into();
+    body["stream"] = stream.into();
+    client.send(chat("chat", key, &body)?).await
+}
+
+/// What the running gateway's ledger has in total.
+async fn total(gateway: &Gateway) -> Value {
+    let reply = gateway.admin_page("/usage?by=&since=1d").await.unwrap();
+    assert!(reply.status.is_success(), "{reply:?}");
+    reply.json().unwrap()["total"].clone()
+}
+
+fn number(value: &Value, key: &str) -> u64 {
+    value[key].as_u64().unwrap()
+}

@@ -1,0 +1,128 @@
+//! Directories that cannot be used, and disks that fill up.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+
+use gateway_tests::harness::{Config, Protocol, Site, wait_until};
+use gateway_tests::simulator::Simulator;
+
+use super::{azure, call, number, total};
+
+fn site(azure: &Simulator) -> Site {
+    let site = Site::new(azure, &Config::for_simulator(azure).unwrap()).unwrap();
+    site.add_tenant("acme", None).unwrap();
+    site
+}
+
+/// What a gateway that does not start says last.
+fn refusal(mut serve: std::process::Command) -> String {
+    let output = serve.output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    let line = said.lines().last().unwrap_or_else(|| panic!("it said nothing"));
+    assert!(line.starts_with("error: store: "), "{said}");
+    line.to_owned()
+}
+
+#[test]
+fn a_second_gateway_on_the_same_directory_is_refused() {
+    let azure = azure();
+    let gateway = site(&azure).start().unwrap();
+    let said = refusal(gateway.site().command(&["serve"]).unwrap());
+    let state = gateway.site().path().join("state");
+    assert!(
+        said.contains(&format!("{} is in use by process {}: stop", state.display(), gateway.pid())),
+        "{said}"
+    );
+    let site = gateway.kill().unwrap();
+    site.start().unwrap();
+}
+
+#[test]
+fn a_damaged_file_is_named_with_what_to_do() {
+    let azure = azure();
+    let site = site(&azure);
+    let (site, _) = site.start().unwrap().terminate().unwrap();
+    let file = site.path().join("state/gateway.redb");
+    fs::write(&file, "once this was a database").unwrap();
+    let said = refusal(site.command(&["serve"]).unwrap());
+    assert!(said.contains(&format!("{} is damaged (", file.display())), "{said}");
+    assert!(said.ends_with("put a copy in its place, or move it away to start with empty books"), "{said}");
+    fs::rename(&file, file.with_extension("damaged")).unwrap();
+    site.start().unwrap();
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_named_with_what_to_do() {
+    let azure = azure();
+    let site = site(&azure);
+    let state = site.path().join("state");
+    fs::create_dir(&state).unwrap();
+    let mut serve = site.command(&["serve"]).unwrap();
+    if rustix::process::geteuid().is_root() {
+        // Nothing is read-only for root.
+        let readable =
+            |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        readable(site.path(), 0o755);
+        readable(&site.path().join("tenants.toml"), 0o644);
+        serve.uid(65_534);
+    } else {
+        fs::set_permissions(&state, fs::Permissions::from_mode(0o555)).unwrap();
+    }
+    let said = refusal(serve);
+    assert!(said.contains(&format!("{}/gateway.redb: ", state.display())), "{said}");
+    assert!(said.ends_with("; let the gateway's user write there, or change `store.url`"), "{said}");
+}
+
+/// The gateway sees a small file system of its own where its store is; the test sees it through `/proc`.
+#[tokio::test]
+async fn a_full_disk_stops_no_call_and_loses_nothing() {
+    let azure = azure();
+    let site = Site::new(&azure, &Config::for_simulator(&azure).unwrap()).unwrap();
+    let key = site.add_tenant("acme", None).unwrap().primary;
+    fs::create_dir(site.path().join("state")).unwrap();
+    let gateway = site.start_in("mount -t tmpfs -o size=1m store state").unwrap();
+    let state = format!("/proc/{}/root{}/state", gateway.pid(), gateway.site().path().display());
+    let ballast = Path::new(&state).join("ballast");
+    let mut client = gateway.connect(Protocol::Http1).await.unwrap();
+    let store_is_up = async || {
+        let up = async || gateway.metric("gateway_store_up", &[]).await.unwrap() > 0.5;
+        wait_until("the store is up", up).await.unwrap();
+    };
+    store_is_up().await;
+    let mut filler = fs::File::create(&ballast).unwrap();
+    let problem = loop {
+        // A file that is opened anew may have become smaller, so that there is room again.
+        let full = std::iter::repeat_with(|| filler.write_all(&[1; 512])).find_map(Result::err).unwrap();
+        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+        let reply = call(&mut client, &key, 10, false).await.unwrap();
+        assert!(reply.status.is_success() || reply.status == 503, "{reply:?}");
+        let status = gateway.admin_page("/status").await.unwrap().json().unwrap();
+        if let Some(problem) = status["store"]["problem"].as_str() {
+            break problem.to_owned();
+        }
+        assert!(azure.all_totals().calls < 2000, "the store does not notice that its disk is full");
+    };
+    assert!(problem.contains("make room there"), "{problem}");
+    assert_eq!(call(&mut client, &key, 10, false).await.unwrap().status, 200);
+
+    drop(filler);
+    fs::remove_file(ballast).unwrap();
+    store_is_up().await;
+    let (ledger, truth) = (total(&gateway).await, azure.all_totals());
+    assert_eq!((number(&ledger, "calls"), number(&ledger, "tokens")), (truth.calls, truth.tokens()));
+}
+
+#[test]
+fn a_shared_store_is_refused_while_there_is_none() {
+    let azure = azure();
+    let config =
+        Config::for_simulator(&azure).unwrap().with("[store]\nurl = \"redis://me:secret@localhost/0\"\n");
+    let site = Site::new(&azure, &config.unwrap()).unwrap();
+    site.add_tenant("acme", None).unwrap();
+    let said = refusal(site.command(&["serve"]).unwrap());
+    assert!(said.contains("set `store.url` to \"file:DIRECTORY\"") && !said.contains("secret"), "{said}");
+}

@@ -1,0 +1,95 @@
+//! SIGKILL under load, fifty times.
+
+use std::path::Path;
+use std::time::Duration;
+
+use gateway_tests::harness::{Config, Gateway, Protocol, Site, wait_until};
+use gateway_tests::simulator::{Behaviour, Simulator};
+use tokio::task::JoinSet;
+
+use super::{azure, call, number, started, total};
+
+const GATEWAYS: usize = 5;
+const KILLS_EACH: usize = 10;
+const CALLERS: u64 = 3;
+const OUTPUT: u64 = 12;
+/// The prompt is held at its bytes until it is tokenised; this body has fewer.
+const MOST_HELD: u64 = 200 + OUTPUT;
+/// How often is looked at what was generated.
+const TICK: Duration = Duration::from_millis(5);
+/// What a kill may lose: a second, and where the machine is so busy that ticks come late, the work of as many ticks.
+const BOUND: usize = 200;
+
+#[test]
+fn fifty_kills_under_load_lose_less_than_a_second_each() {
+    std::thread::scope(|scope| {
+        for number in 0..GATEWAYS {
+            scope.spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(kill_again_and_again(number));
+            });
+        }
+    });
+}
+
+async fn kill_again_and_again(seed: usize) {
+    let azure = azure();
+    azure.behave(Behaviour { tokens: OUTPUT, chunk_delay: Duration::from_millis(3), ..Behaviour::default() });
+    // A kill does not depend on a disk, and should not wait for one that others use.
+    let memory = Path::new("/dev/shm");
+    let state = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
+    let piece = format!(
+        "[tiers.default]\ntoken_quota = {{ tokens = 1000000000, period = \"yearly\" }}\n[store]\nurl = \"file:{}\"\n",
+        state.path().display()
+    );
+    let config = Config::for_simulator(&azure).unwrap().with(&piece).unwrap();
+    // One encoder to load at a start is enough.
+    let config = config.without(&["deployments", "embed"]).without(&["deployments", "instruct"]);
+    let site = Site::new(&azure, &config).unwrap();
+    let key = site.add_tenant("acme", None).unwrap().primary;
+    let mut gateway = started(site).await;
+    let mut booked = 0;
+    for round in 0..KILLS_EACH {
+        let before = azure.all_totals().tokens();
+        // Some kills come before the first checkpoint, most after a few, each at another moment between two.
+        let ticks = if round % 5 == 0 { 30 } else { BOUND + 20 } + (seed * 19 + round * 13) % 90;
+        let (mut callers, history) = load(&azure, &gateway, &key, ticks).await;
+        let site = gateway.kill().unwrap();
+        while callers.join_next().await.is_some() {}
+        wait_until("the simulator has let go", async || azure.all_totals().open() == 0).await.unwrap();
+        let generated = azure.all_totals().tokens() - before;
+        let must_be_kept = history.iter().rev().nth(BOUND).map_or(0, |tokens| tokens - before);
+
+        gateway = started(site).await;
+        let ledger = number(&total(&gateway).await, "tokens");
+        let kept = ledger - booked;
+        booked = ledger;
+        let what = format!("gateway {seed}, kill {round} after {ticks} ticks");
+        assert!(kept >= must_be_kept, "{what}: {kept} of {must_be_kept} are kept");
+        assert!(kept <= generated + CALLERS * MOST_HELD, "{what}: {kept} booked for {generated}");
+        let status = gateway.admin_page("/status").await.unwrap().json().unwrap();
+        let books = status["tenants"][0]["quotas"][0]["tokens"].as_u64().unwrap();
+        assert!(books >= ledger, "{what}: the quota has {books}, the ledger {ledger}");
+        assert!(round % 5 == 0 || must_be_kept > 0, "{what}: the test is too slow to prove anything");
+    }
+    assert!(booked > 0);
+}
+
+/// Calls for a while, and gives the calls still running with what was generated when.
+async fn load(azure: &Simulator, gateway: &Gateway, key: &str, ticks: usize) -> (JoinSet<()>, Vec<u64>) {
+    let mut callers = JoinSet::new();
+    for caller in 0..CALLERS {
+        let mut client = gateway.connect(Protocol::Http1).await.unwrap();
+        let key = key.to_owned();
+        callers.spawn(async move {
+            // The kill ends it.
+            while call(&mut client, &key, OUTPUT, caller % 2 == 0).await.is_ok() {}
+        });
+    }
+    let mut history = Vec::new();
+    for _tick in 0..ticks {
+        history.push(azure.all_totals().tokens());
+        tokio::time::sleep(TICK).await;
+    }
+    (callers, history)
+}
