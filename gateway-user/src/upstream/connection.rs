@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::task::coop::unconstrained;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
@@ -82,7 +83,8 @@ impl Connection {
         let response = self.sender.try_send_request(request);
         let (driver, driver_ended) = (&mut self.driver, &mut self.driver_ended);
         async move {
-            let mut response = pin!(response);
+            // Out of budget, tokio's channel would be pending though it is ready, and wake only the waker that it is polled with.
+            let mut response = pin!(unconstrained(response));
             poll_fn(move |cx| {
                 *driver_ended = *driver_ended || Pin::new(&mut *driver).poll(cx).is_ready();
                 match response.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
@@ -123,5 +125,68 @@ impl Connection {
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connection").field("driver_ended", &self.driver_ended).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::task::coop::consume_budget;
+
+    use super::*;
+
+    /// Answers each request, however it is cut, with one chunked body.
+    async fn answer_requests(listener: TcpListener) {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut buffer = [0; 1024];
+        while stream.read(&mut buffer).await.unwrap() > 0 {
+            let response =
+                b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n";
+            stream.write_all(response).await.unwrap();
+        }
+    }
+
+    /// Polls a future with only what is left of the task's budget when so much of it is spent beforehand.
+    async fn on_a_budget<F: Future>(spent: usize, future: F) -> F::Output {
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            for _ in 0..spent {
+                if pin!(consume_budget()).poll(cx).is_pending() {
+                    break;
+                }
+            }
+            future.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn a_call_that_has_spent_its_tasks_budget_is_woken_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        tokio::spawn(answer_requests(listener));
+        let mut connection = Connection::new(Either::Left(stream), Traffic::Documents).await.unwrap();
+        // tokio gives a task 128 units a poll.
+        for spent in 0..128 {
+            let exchange = on_a_budget(spent, async {
+                let mut response = connection.send(Request::new(RequestBody::default())).await.unwrap();
+                let mut body = Vec::new();
+                while let Some(frame) = poll_fn(|cx| connection.poll_frame(response.body_mut(), cx)).await {
+                    body.extend_from_slice(&frame.unwrap().into_data().unwrap());
+                }
+                body
+            });
+            // The deadline is looked at first: the wake-up that it brings must not pass for the one that is missing.
+            let body = tokio::select! {
+                biased;
+                () = tokio::time::sleep(Duration::from_secs(5)) => panic!("never woken with {spent} units spent"),
+                body = exchange => body,
+            };
+            assert_eq!(body, b"abc");
+            assert!(connection.is_reusable());
+        }
     }
 }
