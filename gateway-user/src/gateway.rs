@@ -1,15 +1,17 @@
 //! What all workers share: the running configuration as an immutable snapshot, and what outlives it.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 
 use crate::config::{AllowedDeployments, Config};
-use crate::limits::{Account, Clock, Limits};
+use crate::limits::{Account, Clock, Limits, Refused};
 use crate::metrics::{BackendLabel, CallSeries, Metrics};
 use crate::names::{DeploymentName, ModelName, TenantName};
 use crate::secret::KeyHash;
@@ -22,6 +24,8 @@ use crate::upstream::backend::Backend;
 /// Output tokens of one answer where the configuration does not say: no current model writes more.
 const MOST_OUTPUT: Tokens = Tokens::new(128_000);
 
+/// Bodies read at once of a tenant whose calls at once are not limited.
+const MOST_BODIES: u32 = 1000;
 /// Tenants times deployments, up to which every series is there from the start.
 const MOST_SERIES_AT_START: usize = 500;
 
@@ -74,6 +78,8 @@ pub struct Tenant {
     /// Of its keys, by slot, whether they have been revoked since.
     revoked: [Arc<AtomicBool>; 2],
     allowed: AllowedDeployments,
+    /// Bodies of its requests that are being read.
+    reading: AtomicU32,
     /// Its series by deployment, made at its first call to each.
     series: Box<[OnceLock<Arc<CallSeries>>]>,
 }
@@ -96,6 +102,16 @@ pub struct Deployment {
     /// Where it is, in the order in which they are tried.
     pub backends: Vec<Arc<Backend>>,
     place: usize,
+}
+
+/// A body of a tenant's request that is being read.
+#[derive(Debug)]
+pub struct Reading(Arc<Tenant>);
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.reading.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What a presented key opens.
@@ -215,6 +231,7 @@ impl Snapshot {
                     revoked: [KeySlot::Primary, KeySlot::Secondary]
                         .map(|slot| Arc::clone(registry.keys.entry(member.tenant.key(slot)).or_default())),
                     allowed: member.tier.deployments.clone(),
+                    reading: AtomicU32::new(0),
                     series: deployments.iter().map(|_| OnceLock::new()).collect(),
                     name,
                 })
@@ -289,6 +306,20 @@ impl Tenant {
     #[must_use]
     pub fn is_revoked(&self, slot: KeySlot) -> bool {
         self.revoked[slot as usize].load(Ordering::Relaxed)
+    }
+
+    /// A place among the bodies of its requests that are being read: as many as it may have calls open. So a tenant cannot
+    /// fill the memory with requests that are not calls yet.
+    ///
+    /// # Errors
+    /// When that many are being read.
+    pub fn start_reading(self: &Arc<Self>) -> Result<Reading, Refused> {
+        let limit = self.limits.concurrent_calls.map_or(MOST_BODIES, NonZeroU32::get);
+        let reading = Reading(Arc::clone(self));
+        if self.reading.fetch_add(1, Ordering::Relaxed) >= limit {
+            return Err(Refused::Concurrency { limit, wait: Duration::from_secs(1) });
+        }
+        Ok(reading)
     }
 
     /// Its series for a deployment of the same snapshot.

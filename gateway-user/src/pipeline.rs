@@ -91,6 +91,7 @@ impl Visit<'_> {
         let route = Route::of(&parts.method, parts.uri.path()).ok_or(Refusal::UnknownRoute)?;
         let caller = self.identify(&parts)?;
         let Route::Call { api, deployment } = route else {
+            self.session.gateway.metrics.request(self.tenant.as_ref(), None, 200, "");
             return Ok(answer::models(&self.snapshot, &caller.tenant, open));
         };
         if let Some(encoding) = parts.headers.get(http::header::CONTENT_ENCODING)
@@ -100,7 +101,9 @@ impl Visit<'_> {
                 "a compressed body cannot be metered: send it plain".to_owned(),
             ));
         }
+        let reading = caller.tenant.start_reading().map_err(Refusal::Limited)?;
         let body = body::read(incoming, &parts.headers, &self.snapshot.config.listen).await?;
+        drop(reading);
         let envelope = Envelope::parse(&body).map_err(|error| Refusal::InvalidRequest(error.to_string()))?;
         let deployment = self.deployment(&caller.tenant, deployment, &parts, &envelope)?;
         refuse_unmeterable(&envelope, caller.tenant.limits.ceiling)?;

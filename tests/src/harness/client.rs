@@ -143,7 +143,8 @@ impl Client {
     /// # Errors
     /// When the answer does not come to its end in time.
     pub async fn send(&mut self, request: Request<Bytes>) -> anyhow::Result<Reply> {
-        let mut streaming = self.stream(request).await?;
+        // Boxed, so that a test's future holds no copy of it for each call.
+        let mut streaming = Box::pin(self.stream(request)).await?;
         let mut body = BytesMut::new();
         while let Some(chunk) = streaming.next().await? {
             body.extend_from_slice(&chunk.bytes);
