@@ -1,11 +1,12 @@
-//! The operators' side: `/metrics`, `/healthz`, `/readyz` and `/status`, in plain HTTP on an address of its own.
+//! The operators' side: `/metrics`, `/healthz`, `/readyz`, `/status` and `/kernel`, in plain HTTP on an address of its own.
 
 mod budgets;
+pub(crate) mod kernel;
 mod status;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -53,18 +54,25 @@ impl Readiness {
     }
 }
 
+/// Listens, before there is anything to tell.
+///
+/// # Errors
+/// When the address is taken or not ours.
+pub fn bind(address: SocketAddr) -> io::Result<StdListener> {
+    let listener = StdListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
 impl Admin {
-    /// Binds the address.
+    /// The operators' side behind a listener from [`bind`].
     ///
     /// # Errors
-    /// When it is taken or not ours.
-    pub async fn bind(
-        address: SocketAddr,
-        gateway: &Arc<Gateway>,
-        mut registry: Registry,
-    ) -> io::Result<Self> {
+    /// When the runtime does not take the listener.
+    pub fn new(listener: StdListener, gateway: &Arc<Gateway>, mut registry: Registry) -> io::Result<Self> {
         registry.register_collector(Box::new(budgets::Budgets::new(gateway)));
-        let listener = TcpListener::bind(address).await?;
+        registry.register_collector(Box::new(kernel::Packets(Arc::clone(&gateway.shedder))));
+        let listener = TcpListener::from_std(listener)?;
         let shared =
             Arc::new(Shared { gateway: Arc::clone(gateway), registry, draining: AtomicBool::new(false) });
         Ok(Self { listener, shared })
@@ -101,8 +109,14 @@ impl Admin {
             let shared = Arc::clone(&shared);
             tokio::spawn(async move {
                 let service = service_fn(|request: Request<Incoming>| {
-                    let response = answer(&shared, &request);
-                    async move { Ok::<_, Infallible>(response) }
+                    let shared = Arc::clone(&shared);
+                    // Reading the kernel's maps may take its time, and this thread accepts the callers' connections.
+                    let answering = tokio::task::spawn_blocking(move || answer(&shared, &request));
+                    async move {
+                        Ok::<_, Infallible>(answering.await.unwrap_or_else(|_panicked| {
+                            text(StatusCode::INTERNAL_SERVER_ERROR, "the answer ended in a panic\n")
+                        }))
+                    }
                 });
                 let connection = http1::Builder::new()
                     .timer(TokioTimer::new())
@@ -118,10 +132,17 @@ impl Admin {
 }
 
 fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-    if request.method() != Method::GET {
+    let (method, path) = (request.method(), request.uri().path());
+    if path == kernel::RELEASE {
+        return match *method {
+            Method::POST => kernel::release(&shared.gateway.shedder, request.uri().query()),
+            _ => text(StatusCode::METHOD_NOT_ALLOWED, "only POST\n"),
+        };
+    }
+    if method != Method::GET {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
     }
-    match request.uri().path() {
+    match path {
         "/metrics" => metrics(shared),
         "/healthz" => text(StatusCode::OK, "ok\n"),
         "/readyz" => match not_ready(shared) {
@@ -130,9 +151,10 @@ fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>>
         },
         "/status" => {
             let body = status::status(&shared.gateway, not_ready(shared));
-            typed(StatusCode::OK, "application/json", format!("{body:#}\n"))
+            json(StatusCode::OK, &body)
         }
-        _ => text(StatusCode::NOT_FOUND, "here are /metrics, /healthz, /readyz and /status\n"),
+        kernel::STATUS => json(StatusCode::OK, &kernel::status(&shared.gateway.shedder)),
+        _ => text(StatusCode::NOT_FOUND, "here are /metrics, /healthz, /readyz, /status and /kernel\n"),
     }
 }
 
@@ -150,6 +172,10 @@ fn metrics(shared: &Shared) -> Response<Full<Bytes>> {
         Ok(()) => typed(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", body),
         Err(std::fmt::Error) => text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written\n"),
     }
+}
+
+fn json(status: StatusCode, body: &serde_json::Value) -> Response<Full<Bytes>> {
+    typed(status, "application/json", format!("{body:#}\n"))
 }
 
 fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {

@@ -1,6 +1,7 @@
 //! The command line: what can be asked for, and how an answer or a failure is shown.
 
 mod check;
+mod kernel;
 pub mod serve;
 pub mod smoke;
 mod table;
@@ -18,6 +19,7 @@ use crate::secret::KeyError;
 use crate::tenant::TenantsError;
 
 pub use check::CheckArgs;
+pub use kernel::{KernelArgs, KernelCommand};
 pub use serve::ServeArgs;
 pub use smoke::SmokeArgs;
 pub use tenant::{Format, TenantArgs, TenantCommand};
@@ -40,6 +42,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Add, show and change tenants and their keys
     Tenant(TenantArgs),
+    /// Show whom the running gateway sheds, and let a source back in
+    Kernel(KernelArgs),
     /// Prove on a running gateway that streams are not buffered
     Smoke(SmokeArgs),
 }
@@ -77,6 +81,7 @@ impl Cli {
             }
             Command::Check(args) => check::run(&args, &mut out),
             Command::Tenant(args) => tenant::run(args, &mut out),
+            Command::Kernel(args) => kernel::run(args, &mut out),
         };
         match result.and_then(|()| Ok(out.flush()?)) {
             Ok(()) => ExitCode::SUCCESS,
@@ -107,6 +112,9 @@ enum Failure {
     /// No key could be made.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// The running gateway was not asked, or did not answer as it should.
+    #[error(transparent)]
+    Asking(#[from] kernel::AskError),
     /// The answer could not be written.
     #[error("standard output: {0}")]
     Output(#[from] io::Error),
@@ -126,13 +134,15 @@ impl Failure {
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
             // These lines start with a file and a line number, which editors and CI understand.
             Self::Config(_) | Self::Tenants(TenantsError::Invalid(_)) => eprintln!("{self}"),
-            Self::Tenants(_) | Self::NoSuchTier { .. } | Self::Key(_) | Self::Output(_) => {
+            Self::Tenants(_) | Self::NoSuchTier { .. } | Self::Key(_) | Self::Asking(_) | Self::Output(_) => {
                 eprintln!("error: {self}");
             }
         }
         match self {
             Self::Config(_) | Self::Tenants(TenantsError::Invalid(_)) => ExitCode::from(INVALID),
-            Self::Tenants(_) | Self::NoSuchTier { .. } | Self::Key(_) | Self::Output(_) => ExitCode::FAILURE,
+            Self::Tenants(_) | Self::NoSuchTier { .. } | Self::Key(_) | Self::Asking(_) | Self::Output(_) => {
+                ExitCode::FAILURE
+            }
         }
     }
 }

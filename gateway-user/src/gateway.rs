@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 
 use crate::config::{AllowedDeployments, Config};
+use crate::kernel::Shedder;
 use crate::limits::{Account, Clock, Limits};
 use crate::metrics::{BackendLabel, CallSeries, Metrics};
 use crate::names::{DeploymentName, ModelName, TenantName};
@@ -31,6 +32,8 @@ pub struct Gateway {
     pub clock: Clock,
     /// What Prometheus sees.
     pub metrics: Arc<Metrics>,
+    /// Who is shed.
+    pub shedder: Arc<Shedder>,
     snapshot: ArcSwap<Snapshot>,
     registry: Mutex<Registry>,
 }
@@ -112,6 +115,7 @@ impl Gateway {
     pub fn new(
         clock: Clock,
         metrics: Arc<Metrics>,
+        shedder: Arc<Shedder>,
         config: Config,
         directory: Directory,
         backends: Vec<Arc<Backend>>,
@@ -122,6 +126,7 @@ impl Gateway {
         Arc::new(Self {
             clock,
             metrics,
+            shedder,
             snapshot: ArcSwap::from_pointee(snapshot),
             registry: Mutex::new(registry),
         })

@@ -17,6 +17,7 @@ pub(super) fn status(gateway: &Gateway, not_ready: Option<&'static str>) -> Valu
         "uptimeSeconds": now.monotonic_ms / 1000,
         "configGeneration": gateway.metrics.config_generation.get(),
         "connections": gateway.metrics.connections.get(),
+        "kernel": super::kernel::status(&gateway.shedder),
         "backends": snapshot.backends.iter().map(|backend| json!({
             "name": backend.name.as_str(),
             "priority": backend.priority,
