@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 
 use crate::config::{AllowedDeployments, Config};
+use crate::kernel::Shedder;
 use crate::limits::{Account, Clock, Limits, Refused};
 use crate::metrics::{BackendLabel, CallSeries, Metrics};
 use crate::names::{DeploymentName, ModelName, TenantName};
@@ -38,6 +39,8 @@ pub struct Gateway {
     pub metrics: Arc<Metrics>,
     /// Where budgets and the ledger survive.
     pub store: Arc<Store>,
+    /// Who is shed.
+    pub shedder: Arc<Shedder>,
     snapshot: ArcSwap<Snapshot>,
     registry: Mutex<Registry>,
 }
@@ -132,6 +135,7 @@ impl Gateway {
         clock: Clock,
         metrics: Arc<Metrics>,
         opened: Opened,
+        shedder: Arc<Shedder>,
         config: Config,
         directory: Directory,
         backends: Vec<Arc<Backend>>,
@@ -144,6 +148,7 @@ impl Gateway {
             clock,
             metrics,
             store,
+            shedder,
             snapshot: ArcSwap::from_pointee(snapshot),
             registry: Mutex::new(registry),
         })

@@ -24,6 +24,7 @@ pub(super) fn status(gateway: &Gateway, not_ready: Option<&'static str>) -> Valu
             "downSince": outage.as_ref().map(|outage| utc(outage.since)),
             "problem": outage.as_ref().map(|outage| outage.problem.as_str()),
         },
+        "kernel": super::kernel::status(&gateway.shedder),
         "backends": snapshot.backends.iter().map(|backend| json!({
             "name": backend.name.as_str(),
             "priority": backend.priority,
