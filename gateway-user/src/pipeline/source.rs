@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::Visit;
 use crate::kernel::{self, SourceVerdict};
+use crate::limits::Refused;
 use crate::names::TenantName;
 use crate::reply::Refusal;
 
@@ -33,6 +34,8 @@ impl Visit<'_> {
         match refusal {
             Refusal::MissingTenant | Refusal::InvalidKey => Some(kernel::Refusal::UnknownKey),
             Refusal::UnknownRoute | Refusal::BodyTimeout => Some(kernel::Refusal::MalformedHttp),
+            // How long others' calls stay open is a guess, and a tenant with open calls is being served.
+            Refusal::Limited(Refused::Concurrency { .. }) => None,
             Refusal::Limited(_) => Some(kernel::Refusal::Exhausted {
                 tenant: self.tenant.clone()?,
                 retry_after: refusal.wait(self.session.gateway.clock.now()),
