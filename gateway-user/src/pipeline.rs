@@ -91,6 +91,7 @@ impl Visit<'_> {
         let route = Route::of(&parts.method, parts.uri.path()).ok_or(Refusal::UnknownRoute)?;
         let caller = self.identify(&parts)?;
         let Route::Call { api, deployment } = route else {
+            self.session.gateway.metrics.request(Some(&caller.tenant.name), None, 200, "");
             return Ok(answer::models(&self.snapshot, &caller.tenant, open));
         };
         if let Some(encoding) = parts.headers.get(http::header::CONTENT_ENCODING)
