@@ -1,5 +1,6 @@
 //! From start to end: readiness, identity, reload, drain; and no secret anywhere.
 #![expect(clippy::unwrap_used, reason = "tests unwrap, and so do their helpers")]
+#![expect(clippy::float_cmp, reason = "counters are whole numbers")]
 
 use std::fs;
 use std::time::Duration;

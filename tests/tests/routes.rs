@@ -1,5 +1,6 @@
 //! Which requests are calls, whose they are, and what Azure would see of them.
 #![expect(clippy::unwrap_used, reason = "tests unwrap, and so do their helpers")]
+#![expect(clippy::float_cmp, reason = "counters are whole numbers")]
 
 use bytes::Bytes;
 use gateway_tests::harness::{Protocol, Reply, Scene, chat, post, user_says};
@@ -84,6 +85,8 @@ async fn models_are_those_that_the_tenant_may_use() {
     let ids: Vec<_> = models["data"].as_array().unwrap().iter().map(|model| model["id"].clone()).collect();
     assert_eq!(ids, ["chat", "embed", "instruct"]);
     assert_eq!(models["object"], "list");
+    let counted = [("tenant", "acme"), ("status", "200")];
+    assert_eq!(scene.gateway.metric("gateway_requests_total", &counted).await.unwrap(), 1.0);
     refused(&scene, list("aoai_no"), 401, "invalid_subscription_key").await;
     assert_eq!(scene.azure.requests().len(), 0, "the gateway answers this itself");
 }
