@@ -1,6 +1,7 @@
 //! Budgets hold: against many callers at once, on every way that a call can end, and whatever a request looks like.
 #![expect(clippy::float_cmp, reason = "counts: whole numbers, however Prometheus writes them")]
 #![expect(clippy::unwrap_used, reason = "tests unwrap, and so do their helpers")]
+#![expect(clippy::float_cmp, reason = "counters are whole numbers")]
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -399,4 +400,36 @@ async fn a_flood_of_chunks_does_not_outrun_a_suspension() {
     let ends = async { while streaming.next().await.is_ok_and(|chunk| chunk.is_some()) {} };
     tokio::time::timeout(Duration::from_secs(20), ends).await.unwrap();
     scene.at_rest().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_of_a_known_length_can_be_ended_before_it() {
+    let upstream = ScriptedUpstream::start(|stream| {
+        let event =
+            "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\" word\"}}],\"usage\":null}\n\n";
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 500\r\n\r\n";
+        stream.write_all(head.as_bytes())?;
+        stream.write_all(event.as_bytes())?;
+        // The rest never comes: this waits until the gateway hangs up.
+        std::io::copy(stream, &mut std::io::sink()).map(drop)
+    })
+    .unwrap();
+    let scene = before(&upstream, "").await;
+    for protocol in PROTOCOLS {
+        let mut client = scene.gateway.connect(protocol).await.unwrap();
+        let mut body = streamed(user_says("hi"));
+        body["stream_options"] = json!({"include_usage": true});
+        let request = chat("chat", &scene.acme.primary, &body).unwrap();
+        let mut streaming = client.stream(request).await.unwrap();
+        streaming.next().await.unwrap().unwrap();
+        scene.gateway.site().run(&["tenant", "suspend", "acme"]).unwrap();
+        assert!(streaming.rest_text().await.unwrap().ends_with("data: [DONE]\n\n"));
+        scene.gateway.site().run(&["tenant", "resume", "acme"]).unwrap();
+        wait_until("it may call again", async || {
+            let models = http::Request::get("/openai/v1/models").header("api-key", &scene.acme.primary);
+            scene.gateway.call(models.body(bytes::Bytes::new()).unwrap()).await.unwrap().status == 200
+        })
+        .await
+        .unwrap();
+    }
 }

@@ -2,6 +2,7 @@
 #![expect(clippy::float_cmp, reason = "counts: whole numbers, however Prometheus writes them")]
 #![expect(clippy::large_futures, reason = "each test has one, on a stack of its own")]
 #![expect(clippy::unwrap_used, reason = "tests unwrap, and so do their helpers")]
+#![expect(clippy::float_cmp, reason = "counters are whole numbers")]
 
 use std::time::Duration;
 
@@ -273,7 +274,7 @@ async fn azures_own_errors_pass_unchanged() {
 async fn an_upstream_that_breaks_or_is_slow_is_told_apart() {
     let azure = Simulator::start(Options::default()).unwrap();
     let backend =
-        format!("[[backends]]\nname = \"only\"\nendpoint = \"{}\"\ntimeout = \"300ms\"\n", azure.endpoint());
+        format!("[[backends]]\nname = \"only\"\nendpoint = \"{}\"\ntimeout = \"3s\"\n", azure.endpoint());
     let config = Config::for_simulator(&azure).unwrap().with(&backend).unwrap();
     let scene = Scene::of(azure, &config).unwrap();
     scene.ready().await.unwrap();

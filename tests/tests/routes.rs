@@ -2,6 +2,7 @@
 #![expect(clippy::float_cmp, reason = "counts: whole numbers, however Prometheus writes them")]
 #![expect(clippy::large_futures, reason = "each test has one, on a stack of its own")]
 #![expect(clippy::unwrap_used, reason = "tests unwrap, and so do their helpers")]
+#![expect(clippy::float_cmp, reason = "counters are whole numbers")]
 
 use bytes::Bytes;
 use gateway_tests::harness::{Protocol, Reply, Scene, chat, post, user_says};
@@ -86,6 +87,8 @@ async fn models_are_those_that_the_tenant_may_use() {
     let ids: Vec<_> = models["data"].as_array().unwrap().iter().map(|model| model["id"].clone()).collect();
     assert_eq!(ids, ["chat", "embed", "instruct"]);
     assert_eq!(models["object"], "list");
+    let counted = [("tenant", "acme"), ("status", "200")];
+    assert_eq!(scene.gateway.metric("gateway_requests_total", &counted).await.unwrap(), 1.0);
     refused(&scene, list("aoai_no"), 401, "invalid_subscription_key").await;
     assert_eq!(scene.azure.requests().len(), 0, "the gateway answers this itself");
 }

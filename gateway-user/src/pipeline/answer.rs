@@ -127,9 +127,8 @@ pub(super) async fn relay(
     let source = Source { connection, body, key, idle_timeout };
     let content = if is_event_stream(&head) {
         head.headers.insert(TOKENS_CONSUMED, token_value(call.prompt));
-        if manner.hide_usage {
-            head.headers.remove(CONTENT_LENGTH);
-        }
+        // The gateway may leave a chunk out, or end the stream before upstream would.
+        head.headers.remove(CONTENT_LENGTH);
         Content::Relay(session.worker.relays.share(stream(session, call, source, &manner)))
     } else {
         match hold(&mut call, source, head.status).await? {

@@ -83,7 +83,8 @@ impl Gateway {
     /// # Errors
     /// When there is none.
     pub async fn connect(&self, protocol: Protocol) -> anyhow::Result<Client> {
-        Client::connect(self.address, self.site.authority(), protocol).await
+        // Boxed, because tests make many of these large futures part of their own.
+        Box::pin(Client::connect(self.address, self.site.authority(), protocol)).await
     }
 
     /// A TLS connection for bytes that no HTTP library would send; offers `protocols` by ALPN.
@@ -91,7 +92,7 @@ impl Gateway {
     /// # Errors
     /// When there is none.
     pub async fn connect_raw(&self, protocols: &[&[u8]]) -> anyhow::Result<RawConnection> {
-        RawConnection::connect(self.address, self.site.authority(), protocols).await
+        Box::pin(RawConnection::connect(self.address, self.site.authority(), protocols)).await
     }
 
     /// Makes one call on a connection of its own, over HTTP/1.1.
@@ -109,7 +110,7 @@ impl Gateway {
     pub async fn admin_page(&self, path: &'static str) -> anyhow::Result<Reply> {
         let mut request = Request::new(Bytes::new());
         *request.uri_mut() = Uri::from_static(path);
-        Client::plain(self.admin).await?.send(request).await
+        Box::pin(Client::plain(self.admin)).await?.send(request).await
     }
 
     /// Reads the metrics.
