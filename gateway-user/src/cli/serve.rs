@@ -7,19 +7,23 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use clap::Args;
+use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::ConfigArg;
 use crate::admin::{Admin, Readiness};
 use crate::assembly::{BackendError, Backends, LoadError, Loaded};
-use crate::gateway::Gateway;
+use crate::config::{Config, StoreLocation};
+use crate::fleet::{self, Fleet};
+use crate::gateway::{Gateway, Keeping};
 use crate::limits::Clock;
+use crate::metrics::{self, Metrics};
 use crate::reload::{Reloader, WatchError};
 use crate::serve::{ServeError, Server, Tls};
 use crate::store::{Store, StoreError, Writer};
 use crate::tls::TlsError;
 use crate::tokens::{self, Encoding};
-use crate::{logging, metrics, tls};
+use crate::{logging, tls};
 
 /// What `serve` is told.
 #[derive(Debug, Args)]
@@ -38,6 +42,8 @@ enum StartError {
     Tls(#[from] TlsError),
     #[error(transparent)]
     Backend(#[from] BackendError),
+    #[error(transparent)]
+    Fleet(#[from] fleet::OpenError),
     #[error(transparent)]
     Serve(#[from] ServeError),
     #[error(transparent)]
@@ -77,12 +83,17 @@ async fn serve(args: &ServeArgs, loaded: Loaded) -> Result<(), StartError> {
     let Loaded { config, directory, tls } = loaded;
     let (listen, admin_address) = (config.listen.clone(), config.admin.address);
     let clock = Clock::start();
-    let (registry, metrics) = metrics::registry();
+    let (mut registry, metrics) = metrics::registry();
     let mut backends = Backends::new(&config, tls::client()?, clock, Arc::clone(&metrics))?;
     let prepared = backends.of(&config)?;
-    let opened = Store::open(&config.store, clock.now())?;
-    let gateway = Gateway::new(clock, metrics, opened, config, directory, prepared);
-    let writer = Writer::start(&gateway)?;
+    let keeping = keeping(&config, clock, &metrics, &mut registry)?;
+    let gateway = Gateway::new(clock, metrics, keeping, config, directory, prepared);
+    let writer = gateway.store.as_ref().map(|store| Writer::start(store, &gateway)).transpose()?;
+    if let Some(fleet) = &gateway.fleet {
+        registry.register_collector(Box::new(fleet::Leases::new(&gateway)));
+        // Before calls come: a budget that others use too is not to be guessed at.
+        fleet.join(&gateway).await;
+    }
     let tls: Tls = Arc::new(ArcSwap::from_pointee(tls));
     let server = Server::start(&gateway, &tls, &listen)?;
     let admin = Admin::bind(admin_address, &gateway, registry)
@@ -90,14 +101,39 @@ async fn serve(args: &ServeArgs, loaded: Loaded) -> Result<(), StartError> {
         .map_err(|error| StartError::Admin(admin_address, error))?;
     let reloader = Reloader::new(path, files, Arc::clone(&gateway), backends, tls)?;
     let readiness = admin.readiness();
-    gateway.store.announce(admin.address()?);
+    if let Some(store) = &gateway.store {
+        store.announce(admin.address()?);
+    }
     tracing::info!(address = %server.address()?, admin = %admin.address()?, "listening");
+    if let Some(fleet) = &gateway.fleet {
+        tokio::spawn(Arc::clone(fleet).run(Arc::clone(&gateway)));
+    }
     tokio::spawn(reloader.run());
     tokio::spawn(admin.run());
     server.run(told_to_stop(readiness)?, listen.drain_timeout).await;
-    writer.stop();
+    if let Some(writer) = writer {
+        writer.stop();
+    }
+    if let Some(fleet) = &gateway.fleet {
+        fleet.leave(&gateway).await;
+    }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Opens where budgets are kept.
+fn keeping(
+    config: &Config,
+    clock: Clock,
+    metrics: &Metrics,
+    registry: &mut Registry,
+) -> Result<Keeping, StartError> {
+    Ok(match &config.store.location {
+        StoreLocation::Directory(directory) => Keeping::Alone(Store::open(directory, clock.now())?),
+        StoreLocation::Redis(url) => {
+            Keeping::Shared(Fleet::new(url, config.store.when_down, clock, metrics, registry)?)
+        }
+    })
 }
 
 /// Ready once SIGTERM or SIGINT has come and the load balancers have been told.
@@ -137,6 +173,7 @@ fn report(error: &StartError) -> ExitCode {
         }
         StartError::Tls(_)
         | StartError::Backend(_)
+        | StartError::Fleet(_)
         | StartError::Serve(_)
         | StartError::Watch(_)
         | StartError::Store(_)
