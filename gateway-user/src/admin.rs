@@ -1,11 +1,13 @@
-//! The operators' side: `/metrics`, `/healthz`, `/readyz`, `/status` and `/usage`, in plain HTTP on an address of its own.
+//! The operators' side: `/metrics`, `/healthz`, `/readyz`, `/status`, `/usage` and `/kernel`, in plain HTTP on an address of
+//! its own.
 
 mod budgets;
+pub(crate) mod kernel;
 mod status;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -55,18 +57,25 @@ impl Readiness {
     }
 }
 
+/// Listens, before there is anything to tell.
+///
+/// # Errors
+/// When the address is taken or not ours.
+pub fn bind(address: SocketAddr) -> io::Result<StdListener> {
+    let listener = StdListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
 impl Admin {
-    /// Binds the address.
+    /// The operators' side behind a listener from [`bind`].
     ///
     /// # Errors
-    /// When it is taken or not ours.
-    pub async fn bind(
-        address: SocketAddr,
-        gateway: &Arc<Gateway>,
-        mut registry: Registry,
-    ) -> io::Result<Self> {
+    /// When the runtime does not take the listener.
+    pub fn new(listener: StdListener, gateway: &Arc<Gateway>, mut registry: Registry) -> io::Result<Self> {
         registry.register_collector(Box::new(budgets::Budgets::new(gateway)));
-        let listener = TcpListener::bind(address).await?;
+        registry.register_collector(Box::new(kernel::Packets(Arc::clone(&gateway.shedder))));
+        let listener = TcpListener::from_std(listener)?;
         let shared =
             Arc::new(Shared { gateway: Arc::clone(gateway), registry, draining: AtomicBool::new(false) });
         Ok(Self { listener, shared })
@@ -103,7 +112,7 @@ impl Admin {
             let shared = Arc::clone(&shared);
             tokio::spawn(async move {
                 let service = service_fn(async |request: Request<Incoming>| {
-                    Ok::<_, Infallible>(answer(&shared, &request).await)
+                    Ok::<_, Infallible>(answer(&shared, request).await)
                 });
                 let connection = http1::Builder::new()
                     .timer(TokioTimer::new())
@@ -118,11 +127,29 @@ impl Admin {
     }
 }
 
-async fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-    if request.method() != Method::GET {
+async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    if request.method() == Method::GET && request.uri().path() == "/usage" {
+        return usage(shared, request.uri().query().unwrap_or_default()).await;
+    }
+    let shared = Arc::clone(shared);
+    // Reading the kernel's maps may take its time, and this thread accepts the callers' connections.
+    tokio::task::spawn_blocking(move || answer_blocking(&shared, &request))
+        .await
+        .unwrap_or_else(|_panicked| text(StatusCode::INTERNAL_SERVER_ERROR, "the answer ended in a panic\n"))
+}
+
+fn answer_blocking(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    let (method, path) = (request.method(), request.uri().path());
+    if path == kernel::RELEASE {
+        return match *method {
+            Method::POST => kernel::release(&shared.gateway.shedder, request.uri().query()),
+            _ => text(StatusCode::METHOD_NOT_ALLOWED, "only POST\n"),
+        };
+    }
+    if method != Method::GET {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
     }
-    match request.uri().path() {
+    match path {
         "/metrics" => metrics(shared),
         "/healthz" => text(StatusCode::OK, "ok\n"),
         "/readyz" => match not_ready(shared) {
@@ -131,10 +158,12 @@ async fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<B
         },
         "/status" => {
             let body = status::status(&shared.gateway, not_ready(shared));
-            typed(StatusCode::OK, "application/json", format!("{body:#}\n"))
+            json(StatusCode::OK, &body)
         }
-        "/usage" => usage(shared, request.uri().query().unwrap_or_default()).await,
-        _ => text(StatusCode::NOT_FOUND, "here are /metrics, /healthz, /readyz, /status and /usage\n"),
+        kernel::STATUS => json(StatusCode::OK, &kernel::status(&shared.gateway.shedder)),
+        _ => {
+            text(StatusCode::NOT_FOUND, "here are /metrics, /healthz, /readyz, /status, /usage and /kernel\n")
+        }
     }
 }
 
@@ -168,6 +197,10 @@ async fn usage(shared: &Shared, query: &str) -> Response<Full<Bytes>> {
         Ok(report) => typed(StatusCode::OK, "application/json", format!("{:#}\n", report.to_json())),
         Err(error) => typed(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{error}\n")),
     }
+}
+
+fn json(status: StatusCode, body: &serde_json::Value) -> Response<Full<Bytes>> {
+    typed(status, "application/json", format!("{body:#}\n"))
 }
 
 fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {

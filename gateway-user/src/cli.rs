@@ -1,6 +1,7 @@
 //! The command line: what can be asked for, and how an answer or a failure is shown.
 
 mod check;
+mod kernel;
 pub mod serve;
 pub mod smoke;
 mod table;
@@ -20,6 +21,7 @@ use crate::store::StoreError;
 use crate::tenant::TenantsError;
 
 pub use check::CheckArgs;
+pub use kernel::{KernelArgs, KernelCommand};
 pub use serve::ServeArgs;
 pub use smoke::SmokeArgs;
 pub use tenant::{Format, TenantArgs, TenantCommand};
@@ -45,6 +47,8 @@ pub enum Command {
     Tenant(TenantArgs),
     /// Tell who has used how many tokens and dollars
     Usage(UsageArgs),
+    /// Show whom the running gateway sheds, and let a source back in
+    Kernel(KernelArgs),
     /// Prove on a running gateway that streams are not buffered
     Smoke(SmokeArgs),
 }
@@ -83,6 +87,7 @@ impl Cli {
             Command::Check(args) => check::run(&args, &mut out),
             Command::Tenant(args) => tenant::run(args, &mut out),
             Command::Usage(args) => usage::run(args, &mut out),
+            Command::Kernel(args) => kernel::run(args, &mut out),
         };
         match result.and_then(|()| Ok(out.flush()?)) {
             Ok(()) => ExitCode::SUCCESS,
@@ -119,6 +124,9 @@ enum Failure {
     /// The gateway that uses the ledger did not tell.
     #[error(transparent)]
     Ask(#[from] AskError),
+    /// The running gateway was not asked, or did not answer as it should.
+    #[error(transparent)]
+    Asking(#[from] kernel::AskError),
     /// The answer could not be written.
     #[error("standard output: {0}")]
     Output(#[from] io::Error),
@@ -143,6 +151,7 @@ impl Failure {
             | Self::Key(_)
             | Self::Store(_)
             | Self::Ask(_)
+            | Self::Asking(_)
             | Self::Output(_) => eprintln!("error: {self}"),
         }
         match self {
@@ -152,6 +161,7 @@ impl Failure {
             | Self::Key(_)
             | Self::Store(_)
             | Self::Ask(_)
+            | Self::Asking(_)
             | Self::Output(_) => ExitCode::FAILURE,
         }
     }

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 use document::{Reported, Section};
 
+use crate::kernel::KernelConfig;
 use crate::names::{BackendName, DeploymentName, ModelName, TierName};
 use crate::tenant::TenantsFile;
 use crate::units::Prices;
@@ -32,7 +33,6 @@ pub use backend::{Backend, Identity, IdentitySource};
 pub use deployment::Deployment;
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::{ConfigError, ConfigErrors, Problem};
-pub use kernel::{Attach, Interface, Kernel, KernelMode};
 pub use listen::{Admin, ErrorFormat, Listen, Log, LogFormat};
 pub use store::{RedisUrl, Store, StoreLocation, WhenDown};
 pub use tier::{AllowedDeployments, Tier};
@@ -60,7 +60,7 @@ pub struct Config {
     /// How refusals are written.
     pub errors: ErrorFormat,
     /// What is shed in the kernel.
-    pub kernel: Kernel,
+    pub kernel: KernelConfig,
     /// Where the tenants are listed.
     pub tenants: TenantsFile,
     /// What is logged, and how.
@@ -111,15 +111,17 @@ impl Config {
         let tiers = tier::read_all(root, &deployments);
         let store = root.section("store", |section| Store::read(section, folder));
         let errors = root.section("errors", ErrorFormat::read);
-        let kernel = root.section("kernel", Kernel::read);
+        let kernel = root.section("kernel", kernel::read);
         let tenants = root.section("tenants", |section| {
             let file = section.or("file", PathBuf::from(DEFAULT_TENANTS_FILE), value::path);
             TenantsFile::new(folder.join(file))
         });
         let log = root.section("log", Log::read);
 
+        let (listen, kernel) = (listen?, kernel?);
         let config = Self {
-            listen: listen?,
+            kernel: KernelConfig { balancers: listen.proxy_protocol_from.clone(), ..kernel },
+            listen,
             admin: admin?,
             identity: identity?,
             backends: backends.all,
@@ -128,7 +130,6 @@ impl Config {
             tiers,
             store: store?,
             errors: errors?,
-            kernel: kernel?,
             tenants: tenants?,
             log: log?,
         };

@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use crate::config::{AllowedDeployments, Config};
 use crate::fleet::Fleet;
+use crate::kernel::Shedder;
 use crate::limits::{Account, Clock, Limits, Refused};
 use crate::metrics::{BackendLabel, CallSeries, Metrics};
 use crate::names::{DeploymentName, ModelName, TenantName};
@@ -41,6 +42,8 @@ pub struct Gateway {
     pub store: Option<Arc<Store>>,
     /// Whom budgets are shared with, where they are.
     pub fleet: Option<Arc<Fleet>>,
+    /// Who is shed.
+    pub shedder: Arc<Shedder>,
     snapshot: ArcSwap<Snapshot>,
     registry: Mutex<Registry>,
 }
@@ -145,6 +148,7 @@ impl Gateway {
         clock: Clock,
         metrics: Arc<Metrics>,
         keeping: Keeping,
+        shedder: Arc<Shedder>,
         config: Config,
         directory: Directory,
         backends: Vec<Arc<Backend>>,
@@ -161,6 +165,7 @@ impl Gateway {
             metrics,
             store,
             fleet,
+            shedder,
             snapshot: ArcSwap::from_pointee(snapshot),
             registry: Mutex::new(registry),
         })

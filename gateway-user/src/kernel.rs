@@ -47,6 +47,16 @@ pub enum Caller {
     Proxied(IpAddr),
 }
 
+impl Caller {
+    /// Its address.
+    #[must_use]
+    pub const fn address(self) -> IpAddr {
+        match self {
+            Self::Direct(address) | Self::Proxied(address) => address,
+        }
+    }
+}
+
 /// Accounts, penalties and, where it is attached, the kernel part. Shared by all workers.
 #[derive(Debug)]
 pub struct Shedder {
@@ -81,10 +91,10 @@ impl Shedder {
         match config.mode {
             Mode::Off => Self::new(config, None, None),
             Mode::Required => {
-                let kernel = Kernel::attach(&config, listener)?;
+                let kernel = Kernel::attach(&config.by_packets(), listener)?;
                 Self::new(config, Some(kernel), None)
             }
-            Mode::Auto => match Kernel::attach(&config, listener) {
+            Mode::Auto => match Kernel::attach(&config.by_packets(), listener) {
                 Ok(kernel) => Self::new(config, Some(kernel), None),
                 Err(error) => {
                     let because = describe(&error);
@@ -125,8 +135,16 @@ impl Shedder {
     /// # Errors
     /// When the kernel does not take them; user space has them all the same.
     pub fn reconfigure(&self, config: KernelConfig) -> Result<(), KernelError> {
+        let running = self.config.load();
+        let config = KernelConfig {
+            mode: running.mode,
+            interface: running.interface.clone(),
+            attach: running.attach,
+            ..config
+        };
         let limits = CallLimits::new(config.calls_per_second, config.call_burst);
-        let kernel = self.kernel.as_ref().map_or(Ok(()), |kernel| kernel.reconfigure(&config));
+        let by_packets = config.by_packets();
+        let kernel = self.kernel.as_ref().map_or(Ok(()), |kernel| kernel.reconfigure(&by_packets));
         for ledger in &self.ledgers {
             ledger.lock().set_limits(limits);
         }
@@ -134,7 +152,10 @@ impl Shedder {
             .penalties()
             .into_iter()
             .map(|(peer, _)| peer)
-            .filter(|peer| config.exempts(peer.address()))
+            .filter(|peer| match peer {
+                Peer::Direct(_) => by_packets.exempts(peer.address()),
+                Peer::Proxied(_) => config.exempts(peer.address()),
+            })
             .collect();
         self.config.store(Arc::new(config));
         for peer in exempt_now {
@@ -150,16 +171,18 @@ impl Shedder {
         let Some(peer) = self.peer(caller) else {
             return SourceVerdict::Admit;
         };
-        let (verdict, penalty) = self.ledger(peer).lock().charge(peer, self.clock.nanos(now));
-        self.enforce(peer, penalty);
+        let now_ns = self.clock.nanos(now);
+        let (verdict, penalty) = self.ledger(peer).lock().charge(peer, now_ns);
+        self.enforce(peer, penalty, now_ns);
         verdict
     }
 
     /// Notes that a call, or what should have become one, was refused.
     pub fn refused(&self, caller: Caller, refusal: &Refusal, now: Instant) {
         if let Some(peer) = self.peer(caller) {
-            let penalty = self.ledger(peer).lock().refused(peer, refusal, self.clock.nanos(now));
-            self.enforce(peer, penalty);
+            let now_ns = self.clock.nanos(now);
+            let penalty = self.ledger(peer).lock().refused(peer, refusal, now_ns);
+            self.enforce(peer, penalty, now_ns);
         }
     }
 
@@ -244,7 +267,7 @@ impl Shedder {
     }
 
     fn peer(&self, caller: Caller) -> Option<Peer> {
-        let (Caller::Direct(address) | Caller::Proxied(address)) = caller;
+        let address = caller.address();
         if self.config.load().exempts(address) {
             return None;
         }
@@ -261,9 +284,13 @@ impl Shedder {
         &self.ledgers[shard]
     }
 
-    /// Hands a new penalty to the kernel.
-    fn enforce(&self, peer: Peer, penalty: Option<u64>) {
-        if let (Peer::Direct(source), Some(end_ns), Some(kernel)) = (peer, penalty, &self.kernel)
+    /// Tells of a new penalty, and hands it to the kernel.
+    fn enforce(&self, peer: Peer, penalty: Option<u64>, now_ns: u64) {
+        let Some(end_ns) = penalty else { return };
+        let seconds = Duration::from_nanos(end_ns.saturating_sub(now_ns)).as_secs_f64();
+        let proxied = matches!(peer, Peer::Proxied(_));
+        tracing::info!(source = %peer.source(), proxied, seconds, "source under penalty");
+        if let (Peer::Direct(source), Some(kernel)) = (peer, &self.kernel)
             && let Err(error) = kernel.penalise(source, end_ns)
         {
             tracing::warn!(%source, because = describe(&error), "a penalty is enforced in user space only");
@@ -297,7 +324,7 @@ impl Clock {
 }
 
 /// An error with what caused it, in one line.
-fn describe(error: &dyn std::error::Error) -> String {
+pub(crate) fn describe(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(next) = cause {

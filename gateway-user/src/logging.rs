@@ -19,12 +19,11 @@ pub use writer::Flush;
 /// Events of other crates are of interest only when something is wrong.
 const OTHERS: LevelFilter = LevelFilter::WARN;
 
-/// Starts the log. What is still to be written when the guard is dropped is written then.
-///
-/// # Errors
-/// When the thread that writes cannot be started.
-pub fn start(log: Log) -> std::io::Result<Flush> {
-    let (writer, flush) = writer::to_standard_error()?;
+/// Starts the log. What is still to be written when the guard is dropped is written then; all the rest too, until
+/// [`Flush::in_background`].
+#[must_use]
+pub fn start(log: Log) -> Flush {
+    let (writer, flush) = writer::to_standard_error();
     let terminal = std::io::stderr().is_terminal();
     let text = match log.format {
         LogFormat::Auto => terminal,
@@ -43,5 +42,5 @@ pub fn start(log: Log) -> std::io::Result<Flush> {
         // Another log is in place: a test's.
         tracing::debug!("the log is already started");
     }
-    Ok(flush)
+    flush
 }

@@ -1,9 +1,10 @@
 //! The order of steps that a request takes, and the only file that knows it:
-//! route → tenant → body → deployment → admit → backend → forward → relay.
+//! source → route → tenant → body → deployment → admit → backend → forward → relay.
 
 mod answer;
 mod body;
 mod forward;
+mod source;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -87,11 +88,13 @@ impl Visit<'_> {
         request: Request<Incoming>,
         open: &OpenCall,
     ) -> Result<Response<ReplyBody>, Refusal> {
+        self.charge_source()?;
         let (parts, incoming) = request.into_parts();
         let route = Route::of(&parts.method, parts.uri.path()).ok_or(Refusal::UnknownRoute)?;
         let caller = self.identify(&parts)?;
         let Route::Call { api, deployment } = route else {
             self.session.gateway.metrics.request(self.tenant.as_ref(), None, 200, "");
+            self.accepted(&caller.tenant.name);
             return Ok(answer::models(&self.snapshot, &caller.tenant, open));
         };
         if let Some(encoding) = parts.headers.get(http::header::CONTENT_ENCODING)
@@ -108,6 +111,7 @@ impl Visit<'_> {
         let deployment = self.deployment(&caller.tenant, deployment, &parts, &envelope)?;
         refuse_unmeterable(&envelope, caller.tenant.limits.ceiling)?;
         let (mut call, grant) = self.admit(caller, deployment, api, &envelope, &body).await?;
+        self.accepted(&call.tenant.name);
         let edits = edits(api, &envelope, &call.deployment, &grant);
         let streaming = envelope.stream && api != Api::Embeddings;
         let hide_usage = streaming && api.usage_is_optional() && !envelope.asks_for_usage();
@@ -244,11 +248,16 @@ impl Visit<'_> {
 
     /// Answers, counts and logs a request that came to no call.
     fn refuse(&self, refusal: &Refusal, open: &OpenCall) -> Response<ReplyBody> {
+        self.refused(refusal);
         let (tenant, reason) = (self.tenant.as_ref(), refusal.reason());
         let metrics = &self.session.gateway.metrics;
         metrics.request(tenant, self.deployment.as_ref(), refusal.status().as_u16(), reason);
         if let (Some(tenant), Refusal::Limited(_)) = (tenant, refusal) {
             metrics.throttled(tenant, reason);
+        }
+        // Its penalty was logged when it began: a flood must not fill the log.
+        if matches!(refusal, Refusal::SourceLimit { .. }) {
+            return self.reply(refusal, open);
         }
         tracing::info!(
             request_id = %self.request_id,
@@ -256,7 +265,7 @@ impl Visit<'_> {
             deployment = self.deployment.as_ref().map(DeploymentName::as_str),
             status = refusal.status().as_u16(),
             reason,
-            source = %self.session.source,
+            source = %self.session.caller.address(),
             duration_ms = self.arrived.elapsed().as_secs_f64() * 1000.0,
             "refused"
         );

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::assembly::{Backends, Loaded};
 use crate::gateway::Gateway;
+use crate::kernel;
 use crate::serve::Tls;
 
 /// Files that belong together are rarely replaced at the same moment: after a change, so long without another.
@@ -127,6 +128,9 @@ impl Reloader {
             ("identity", running.config.identity != loaded.config.identity),
             ("store", running.config.store != loaded.config.store),
             ("log", running.config.log != loaded.config.log),
+            ("kernel.mode", running.config.kernel.mode != loaded.config.kernel.mode),
+            ("kernel.interface", running.config.kernel.interface != loaded.config.kernel.interface),
+            ("kernel.attach", running.config.kernel.attach != loaded.config.kernel.attach),
         ] {
             if changed {
                 tracing::warn!(key, "this key has changed and takes effect at the next start");
@@ -138,6 +142,12 @@ impl Reloader {
         }
         self.seen = fingerprints(&self.files);
         self.tls.store(Arc::new(loaded.tls));
+        if let Err(error) = self.gateway.shedder.reconfigure(loaded.config.kernel.clone()) {
+            tracing::warn!(
+                because = kernel::describe(&error),
+                "the kernel keeps its limits; the gateway itself has the new ones"
+            );
+        }
         self.gateway.replace(loaded.config, loaded.directory, backends);
         tracing::info!(generation = self.gateway.metrics.config_generation.get(), "configuration reloaded");
     }

@@ -21,6 +21,11 @@ pub const QUOTA_REASON: HeaderName = HeaderName::from_static("x-quota-reason");
 /// Why a request is not answered by a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
+    /// Its source is under penalty: it called too fast, or went on after having been refused.
+    SourceLimit {
+        /// Until the penalty ends.
+        wait: Duration,
+    },
     /// No key in any of the places.
     MissingTenant,
     /// A key of nobody, or of a tenant that may not call.
@@ -63,7 +68,8 @@ impl Refusal {
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::DeploymentNotAllowed(_)
             | Self::Limited(Refused::TokenQuota { .. } | Refused::SpendQuota { .. }) => StatusCode::FORBIDDEN,
-            Self::Limited(Refused::Calls { .. } | Refused::Concurrency { .. } | Refused::Tokens { .. }) => {
+            Self::SourceLimit { .. }
+            | Self::Limited(Refused::Calls { .. } | Refused::Concurrency { .. } | Refused::Tokens { .. }) => {
                 StatusCode::TOO_MANY_REQUESTS
             }
             Self::NoBackend
@@ -79,6 +85,7 @@ impl Refusal {
     #[must_use]
     pub const fn reason(&self) -> &'static str {
         match self {
+            Self::SourceLimit { .. } => "source_limit",
             Self::MissingTenant => "missing_tenant",
             Self::InvalidKey => "invalid_subscription_key",
             Self::UnknownRoute => "unknown_route",
@@ -108,6 +115,7 @@ impl Refusal {
     #[must_use]
     pub fn wait(&self, now: Now) -> Option<Duration> {
         match self {
+            Self::SourceLimit { wait } => Some(*wait),
             Self::Limited(refused) => match *refused {
                 Refused::Calls { wait, .. }
                 | Refused::Concurrency { wait, .. }
@@ -218,6 +226,11 @@ impl Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::SourceLimit { wait } => write!(
+                f,
+                "too many calls come from this address; come back in {} s",
+                whole_seconds(*wait)
+            ),
             Self::MissingTenant => f.write_str(
                 "no subscription key: send it as `api-key`, `Ocp-Apim-Subscription-Key` or `Authorization: Bearer`",
             ),

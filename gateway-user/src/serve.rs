@@ -61,15 +61,18 @@ pub enum ServeError {
 }
 
 impl Server {
-    /// Binds the address and starts the workers.
+    /// Starts the workers behind a listener from [`bind`].
     ///
     /// # Errors
-    /// When the address cannot be bound or a thread cannot be started.
-    pub fn start(gateway: &Arc<Gateway>, tls: &Tls, listen: &Listen) -> Result<Self, ServeError> {
-        let address = listen.address;
-        let listener = bind(address)
-            .and_then(tokio::net::TcpListener::from_std)
-            .map_err(|source| ServeError::Listen { address, source })?;
+    /// When a thread cannot be started.
+    pub fn start(
+        gateway: &Arc<Gateway>,
+        tls: &Tls,
+        listen: &Listen,
+        listener: TcpListener,
+    ) -> Result<Self, ServeError> {
+        let listener = tokio::net::TcpListener::from_std(listener)
+            .map_err(|source| ServeError::Listen { address: listen.address, source })?;
         let (draining, drain) = watch::channel(false);
         let count =
             listen.workers.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
@@ -137,7 +140,15 @@ impl Server {
     }
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+/// Listens, before there is anything to serve with: what that takes is given up afterwards.
+///
+/// # Errors
+/// When the address is taken or not ours.
+pub fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    listen_on(address).map_err(|source| ServeError::Listen { address, source })
+}
+
+fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
     const BACKLOG: i32 = 4096;
     let socket = socket2::Socket::new(
         socket2::Domain::for_address(address),

@@ -1,5 +1,6 @@
 //! Throw-away certificates for loopback.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
@@ -8,7 +9,10 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
-/// A certificate authority that nobody knows, and a certificate that it gave to `localhost`, 127.0.0.1 and `::1`.
+use crate::netns::{SERVER_V4, SERVER_V6};
+
+/// A certificate authority that nobody knows, and a certificate that it gave to `localhost`, 127.0.0.1, `::1` and the server
+/// of [`crate::netns::Net`].
 #[derive(Debug, Clone)]
 pub struct Authority {
     authority: String,
@@ -27,7 +31,8 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-        let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+        let server = Ipv4Addr::from(SERVER_V4).to_string();
+        let names = ["localhost", "127.0.0.1", "::1", &server, SERVER_V6].map(str::to_owned);
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(names)?;
         params.use_authority_key_identifier_extension = true;

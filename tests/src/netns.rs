@@ -1,6 +1,6 @@
 //! Network namespaces of a test's own: nothing of them outlives the process.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::AsRawFd as _;
 use std::process::Command;
 use std::thread;
@@ -136,6 +136,33 @@ impl Net {
             end.ip(&format!("route add default via 10.9.0.{}", if number == 1 { 2 } else { 1 }))?;
         }
         Ok(Self { server, abusive, honest, switch })
+    }
+
+    /// Puts two clients behind the abusive client's address, which translates theirs (NAT): the server sees one source.
+    ///
+    /// # Errors
+    /// When they cannot be made, or `nft` is missing.
+    pub fn behind_one_address(&self) -> Result<[Namespace; 2]> {
+        let inside = [Namespace::new()?, Namespace::new()?];
+        for (number, client) in inside.iter().enumerate() {
+            let path = client.path();
+            self.abusive.ip(&format!("link add inside{number} type veth peer name {UPLINK} netns {path}"))?;
+            self.abusive.ip(&format!("addr add 192.168.{number}.1/24 dev inside{number}"))?;
+            self.abusive.ip(&format!("link set inside{number} up"))?;
+            client.ip(&format!("addr add 192.168.{number}.2/24 dev {UPLINK}"))?;
+            client.ip(&format!("link set {UPLINK} up"))?;
+            client.ip(&format!("route add default via 192.168.{number}.1"))?;
+        }
+        self.abusive
+            .run(|| fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("cannot forward packets"))?;
+        for words in [
+            "add table ip nat",
+            "add chain ip nat out { type nat hook postrouting priority 100 ; }",
+            &format!("add rule ip nat out oifname {UPLINK} masquerade"),
+        ] {
+            self.abusive.command(&format!("nft {words}"))?;
+        }
+        Ok(inside)
     }
 
     /// Makes an address that the abusive client can send to and that nobody has: the switch drops what is sent there.

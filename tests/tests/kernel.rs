@@ -5,12 +5,16 @@
 
 #[path = "kernel/flood.rs"]
 mod flood;
+#[path = "kernel/gateway.rs"]
+mod gateway;
 #[path = "kernel/held.rs"]
 mod held;
 #[path = "kernel/lifetime.rs"]
 mod lifetime;
 #[path = "kernel/scene.rs"]
 mod scene;
+#[path = "kernel/stage.rs"]
+mod stage;
 #[path = "kernel/verdicts.rs"]
 mod verdicts;
 
@@ -55,6 +59,34 @@ fn main() -> ExitCode {
             lifetime::a_lost_interface_is_attached_when_it_is_back,
         ),
         Test("maps_work_without_privileges", lifetime::maps_work_without_privileges),
+        Test(
+            "a_flood_of_calls_is_shed_until_the_time_told",
+            gateway::a_flood_of_calls_is_shed_until_the_time_told,
+        ),
+        Test(
+            "a_flood_of_bad_keys_is_shed_and_let_in_again",
+            gateway::a_flood_of_bad_keys_is_shed_and_let_in_again,
+        ),
+        Test(
+            "an_exhausted_tenant_that_hammers_is_shed_until_it_may_come_back",
+            gateway::an_exhausted_tenant_that_hammers_is_shed_until_it_may_come_back,
+        ),
+        Test(
+            "behind_one_address_the_honest_are_served_whatever_the_others_do",
+            gateway::behind_one_address_the_honest_are_served_whatever_the_others_do,
+        ),
+        Test("broken_handshakes_and_requests_count", gateway::broken_handshakes_and_requests_count),
+        Test("a_flood_of_connections_reaches_no_worker", gateway::a_flood_of_connections_reaches_no_worker),
+        Test("whoever_hoards_connections_gets_no_more", gateway::whoever_hoards_connections_gets_no_more),
+        Test(
+            "clients_of_a_balancer_are_charged_by_the_address_it_names",
+            gateway::clients_of_a_balancer_are_charged_by_the_address_it_names,
+        ),
+        Test("limits_reload_without_privileges", gateway::limits_reload_without_privileges),
+        Test(
+            "a_gateway_killed_under_flood_leaves_nothing",
+            gateway::a_gateway_killed_under_flood_leaves_nothing,
+        ),
         Test("loopback_is_attached_in_the_stack", lifetime::loopback_is_attached_in_the_stack),
     ];
     let missing = missing_privileges();

@@ -25,6 +25,9 @@ pub(crate) struct Ebpf {
 const CPU: &str = "-Ctarget-cpu=v3";
 
 impl Ebpf {
+    /// `cargo xtask ebpf --check`.
+    pub(crate) const CHECK: Self = Self { check: true };
+
     /// Builds, then writes or compares.
     ///
     /// # Errors

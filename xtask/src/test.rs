@@ -22,6 +22,11 @@ const STEPS: &[Step] = &[
     Step { name: "format", about: "cargo fmt --check", run: rust::format },
     Step { name: "lint", about: "clippy on all targets, warnings are errors", run: rust::lint },
     Step { name: "docs", about: "rustdoc with private items, warnings are errors", run: rust::docs },
+    Step {
+        name: "ebpf",
+        about: "the committed kernel object is what its sources build to",
+        run: rust::kernel_object,
+    },
     Step { name: "unit", about: "unit tests of gateway-ebpf, gateway-user and xtask", run: rust::unit },
     Step { name: "end-to-end", about: "the gateway's wire and kernel tests", run: rust::end_to_end },
     Step { name: "sdk-python", about: "the official Python SDK as a client", run: sdk::python },

@@ -18,6 +18,7 @@ pub(super) fn status(gateway: &Gateway, not_ready: Option<&'static str>) -> Valu
         "configGeneration": gateway.metrics.config_generation.get(),
         "connections": gateway.metrics.connections.get(),
         "store": store(gateway),
+        "kernel": super::kernel::status(&gateway.shedder),
         "backends": snapshot.backends.iter().map(|backend| json!({
             "name": backend.name.as_str(),
             "priority": backend.priority,

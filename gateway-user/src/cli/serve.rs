@@ -1,9 +1,12 @@
 //! `serve`: puts the parts together and runs them until it is told to stop.
 
+use std::fs::File;
 use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use clap::Args;
@@ -16,14 +19,15 @@ use crate::assembly::{BackendError, Backends, LoadError, Loaded};
 use crate::config::{Config, StoreLocation};
 use crate::fleet::{self, Fleet};
 use crate::gateway::{Gateway, Keeping};
+use crate::kernel::{self, KernelError, Shedder};
 use crate::limits::Clock;
 use crate::metrics::{self, Metrics};
 use crate::reload::{Reloader, WatchError};
-use crate::serve::{ServeError, Server, Tls};
+use crate::serve::{self, ServeError, Server, Tls};
 use crate::store::{Store, StoreError, Writer};
 use crate::tls::TlsError;
 use crate::tokens::{self, Encoding};
-use crate::{logging, tls};
+use crate::{admin, logging, tls};
 
 /// What `serve` is told.
 #[derive(Debug, Args)]
@@ -51,7 +55,15 @@ enum StartError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("cannot listen on {0} (admin): {1}")]
-    Admin(std::net::SocketAddr, io::Error),
+    Admin(SocketAddr, io::Error),
+    #[error("kernel: {}", kernel::describe(.0))]
+    Kernel(#[from] KernelError),
+    #[error(
+        "{} could not be read again after a change: {source}; the gateway has given up its privileges by then, so give \
+         the file to the user that it runs as",
+        path.display()
+    )]
+    Unreadable { path: PathBuf, source: io::Error },
     #[error("{0}")]
     System(#[from] io::Error),
 }
@@ -65,29 +77,62 @@ pub fn run(args: ServeArgs) -> ExitCode {
     }
 }
 
+/// What took privileges, and is kept without them.
+struct Doors {
+    listener: TcpListener,
+    admin: TcpListener,
+    shedder: Arc<Shedder>,
+}
+
 fn start(args: &ServeArgs) -> Result<(), StartError> {
     let path = &args.config.path;
     let loaded = Loaded::read(path)?;
     // The first to be started is the last to be dropped: it writes what is still to be written.
-    let _log = logging::start(loaded.config.log)?;
+    let mut log = logging::start(loaded.config.log);
     for warning in loaded.config.warnings() {
         tracing::warn!(problem = %warning, "configuration");
     }
+    let doors = Doors::open(&loaded)?;
+    // Capabilities belong to threads: from here on there may be more than one.
+    kernel::drop_privileges()?;
+    still_readable(loaded.files(path))?;
+    log.in_background()?;
     preload(&loaded);
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(args, loaded))
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(args, loaded, doors))
 }
 
-async fn serve(args: &ServeArgs, loaded: Loaded) -> Result<(), StartError> {
+impl Doors {
+    fn open(loaded: &Loaded) -> Result<Self, StartError> {
+        let config = &loaded.config;
+        let listener = serve::bind(config.listen.address)?;
+        let address = config.admin.address;
+        let admin = admin::bind(address).map_err(|error| StartError::Admin(address, error))?;
+        let shedder = Arc::new(Shedder::attach(config.kernel.clone(), listener.local_addr()?)?);
+        Ok(Self { listener, admin, shedder })
+    }
+}
+
+/// Fails now rather than at the first reload, where a file was open to the privileges alone.
+fn still_readable(files: Vec<PathBuf>) -> Result<(), StartError> {
+    files.into_iter().try_for_each(|path| match File::open(&path) {
+        Ok(_readable) => Ok(()),
+        Err(source) => Err(StartError::Unreadable { path, source }),
+    })
+}
+
+async fn serve(args: &ServeArgs, loaded: Loaded, doors: Doors) -> Result<(), StartError> {
+    let Doors { listener, admin, shedder } = doors;
     let path = &args.config.path;
     let files = loaded.files(path);
     let Loaded { config, directory, tls } = loaded;
     let (listen, admin_address) = (config.listen.clone(), config.admin.address);
+    let shedding = shedder.is_attached();
     let clock = Clock::start();
     let (mut registry, metrics) = metrics::registry();
     let mut backends = Backends::new(&config, tls::client()?, clock, Arc::clone(&metrics))?;
     let prepared = backends.of(&config)?;
     let keeping = keeping(&config, clock, &metrics, &mut registry)?;
-    let gateway = Gateway::new(clock, metrics, keeping, config, directory, prepared);
+    let gateway = Gateway::new(clock, metrics, keeping, Arc::clone(&shedder), config, directory, prepared);
     let writer = gateway.store.as_ref().map(|store| Writer::start(store, &gateway)).transpose()?;
     if let Some(fleet) = &gateway.fleet {
         registry.register_collector(Box::new(fleet::Leases::new(&gateway)));
@@ -95,21 +140,21 @@ async fn serve(args: &ServeArgs, loaded: Loaded) -> Result<(), StartError> {
         fleet.join(&gateway).await;
     }
     let tls: Tls = Arc::new(ArcSwap::from_pointee(tls));
-    let server = Server::start(&gateway, &tls, &listen)?;
-    let admin = Admin::bind(admin_address, &gateway, registry)
-        .await
-        .map_err(|error| StartError::Admin(admin_address, error))?;
+    let server = Server::start(&gateway, &tls, &listen, listener)?;
+    let admin =
+        Admin::new(admin, &gateway, registry).map_err(|error| StartError::Admin(admin_address, error))?;
     let reloader = Reloader::new(path, files, Arc::clone(&gateway), backends, tls)?;
     let readiness = admin.readiness();
     if let Some(store) = &gateway.store {
         store.announce(admin.address()?);
     }
-    tracing::info!(address = %server.address()?, admin = %admin.address()?, "listening");
+    tracing::info!(address = %server.address()?, admin = %admin.address()?, shedding, "listening");
     if let Some(fleet) = &gateway.fleet {
         tokio::spawn(Arc::clone(fleet).run(Arc::clone(&gateway)));
     }
     tokio::spawn(reloader.run());
     tokio::spawn(admin.run());
+    tokio::spawn(maintain(shedder));
     server.run(told_to_stop(readiness)?, listen.drain_timeout).await;
     if let Some(writer) = writer {
         writer.stop();
@@ -136,6 +181,22 @@ fn keeping(
     })
 }
 
+/// Keeps the shedding in order, where it is in no worker's way.
+async fn maintain(shedder: Arc<Shedder>) {
+    let mut tick = tokio::time::interval(MAINTENANCE);
+    loop {
+        tick.tick().await;
+        let shedder = Arc::clone(&shedder);
+        let maintaining = tokio::task::spawn_blocking(move || shedder.maintain(Instant::now()));
+        if maintaining.await.is_err() {
+            tracing::error!("the upkeep of the shedding ended in a panic");
+        }
+    }
+}
+
+/// How often penalties that are over are taken out, and addresses and interfaces followed.
+const MAINTENANCE: Duration = Duration::from_secs(1);
+
 /// Ready once SIGTERM or SIGINT has come and the load balancers have been told.
 fn told_to_stop(readiness: Readiness) -> io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
@@ -151,7 +212,7 @@ fn told_to_stop(readiness: Readiness) -> io::Result<impl Future<Output = ()>> {
 
 /// Loads the encoders of the models in use, so that no call waits for one.
 fn preload(loaded: &Loaded) {
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let mut encodings: Vec<_> =
         loaded.config.deployments.values().map(|deployment| Encoding::of(&deployment.model)).collect();
     encodings.dedup();
@@ -178,6 +239,8 @@ fn report(error: &StartError) -> ExitCode {
         | StartError::Watch(_)
         | StartError::Store(_)
         | StartError::Admin(..)
+        | StartError::Kernel(_)
+        | StartError::Unreadable { .. }
         | StartError::System(_) => {
             eprintln!("error: {error}");
             ExitCode::FAILURE

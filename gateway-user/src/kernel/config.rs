@@ -27,6 +27,9 @@ pub struct KernelConfig {
     pub call_burst: NonZeroU32,
     /// Networks that are never shed and never charged: load balancers, health probes.
     pub exempt: Vec<IpNet>,
+    /// Balancers whose PROXY header is believed (`listen.proxy_protocol_from`): never shed in the kernel, since what comes
+    /// from them is others'. Those others are charged by the address in the header.
+    pub balancers: Vec<IpNet>,
 }
 
 /// What to do about the kernel part at start.
@@ -105,6 +108,7 @@ impl Default for KernelConfig {
                 IpNet::V4(Ipv4Net::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0), 8)),
                 IpNet::V6(Ipv6Net::new_assert(std::net::Ipv6Addr::LOCALHOST, 128)),
             ],
+            balancers: Vec::new(),
         }
     }
 }
@@ -115,6 +119,11 @@ impl KernelConfig {
     pub fn exempts(&self, address: std::net::IpAddr) -> bool {
         let address = address.to_canonical();
         self.exempt.iter().any(|network| network.contains(&address))
+    }
+
+    /// The same for the kernel, which knows nothing of PROXY headers: balancers are exempt there.
+    pub(super) fn by_packets(&self) -> Self {
+        Self { exempt: [self.exempt.as_slice(), &self.balancers].concat(), ..self.clone() }
     }
 }
 
@@ -175,5 +184,14 @@ mod tests {
         assert!(config.exempts("127.0.0.1".parse().unwrap()));
         assert!(config.exempts("::ffff:127.0.0.1".parse().unwrap()));
         assert!(!config.exempts("192.0.2.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_balancer_is_exempt_by_its_packets_and_not_by_the_addresses_it_names() {
+        let balancers = vec!["10.0.0.0/8".parse().unwrap()];
+        let config = KernelConfig { balancers, ..KernelConfig::default() };
+        let inside = "10.1.2.3".parse().unwrap();
+        assert!(config.by_packets().exempts(inside));
+        assert!(!config.exempts(inside));
     }
 }

@@ -3,7 +3,8 @@
 //! Two rules. A source that calls faster than it may is under penalty until its whole burst is free again. A source whose
 //! calls are refused, one after another, each sooner than it was told to come back, for more than a whole burst of
 //! calls, is under penalty until the time that it was told last. The second rule never strikes a source at which another
-//! tenant was served: behind one address (NAT) there may be many, and a neighbour's bad key is not one's own.
+//! tenant was served: behind one address (NAT) there may be many, and a neighbour's bad key is not one's own. Nor does the
+//! first: there, a call that was refused to another is no call.
 //!
 //! No clock and no IO: time is an argument, nanoseconds of one monotonic clock.
 
@@ -132,6 +133,14 @@ impl Refusal {
         nanos(told.unwrap_or(UNTOLD_PENALTY).min(LONGEST_PENALTY))
     }
 
+    /// Whether a call was charged for it.
+    const fn is_of_a_call(&self) -> bool {
+        match self {
+            Self::UnknownKey | Self::Exhausted { .. } => true,
+            Self::MalformedTls | Self::MalformedHttp => false,
+        }
+    }
+
     const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Exhausted { retry_after, .. } => *retry_after,
@@ -179,13 +188,19 @@ impl Ledger {
 
     /// Notes a refusal; the end of a new penalty, when it earned one.
     pub(super) fn refused(&mut self, peer: Peer, refusal: &Refusal, now_ns: u64) -> Option<u64> {
-        let allowed = self.limits.burst;
+        let CallLimits { rate, burst: allowed } = self.limits;
         let told = refusal.retry_after();
         let pace_ns = nanos(told.unwrap_or(UNTOLD_PACE));
         let earned = self.with_account(peer, |account| {
             account.strikes = if now_ns < account.told_ns { account.strikes.saturating_add(1) } else { 0 };
             account.told_ns = now_ns.saturating_add(pace_ns);
-            if account.strikes <= allowed || account.serves_another_than(refusal.tenant()) {
+            if account.serves_another_than(refusal.tenant()) {
+                if refusal.is_of_a_call() {
+                    account.calls = account.calls.saturating_sub(rate.interval_ns);
+                }
+                return false;
+            }
+            if account.strikes <= allowed {
                 return false;
             }
             account.strikes = 0;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use gateway_ebpf::gcra::Rate;
 use gateway_ebpf::maps::Known;
 use gateway_ebpf::source::Source;
+use gateway_ebpf::verdict::Verdict;
 use serde::Serialize;
 
 use super::config::KernelConfig;
@@ -14,6 +15,7 @@ use super::linux::Reading;
 
 /// The kernel part at one moment, at most one second ago.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Status {
     /// `kernel.mode` as configured.
     pub mode: &'static str,
@@ -23,7 +25,7 @@ pub struct Status {
     pub absent_because: Option<String>,
     /// What is enforced.
     pub limits: LimitsInForce,
-    /// Packets by verdict since the programs were attached.
+    /// Packets by verdict since the programs were attached; zeros where they are not.
     pub packets: BTreeMap<&'static str, u64>,
     /// How many sources are in each state.
     pub sources: SourceCounts,
@@ -36,6 +38,7 @@ pub const TOP_SOURCES: usize = 20;
 
 /// Where the programs are attached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Attachment {
     /// The interfaces with the XDP program.
     pub interfaces: Vec<AttachedInterface>,
@@ -45,6 +48,7 @@ pub struct Attachment {
 
 /// An interface with the XDP program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct AttachedInterface {
     /// What it is called.
     pub name: String,
@@ -56,6 +60,7 @@ pub struct AttachedInterface {
 
 /// The limits in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct LimitsInForce {
     connections_per_second: u32,
     connection_burst: u32,
@@ -66,6 +71,7 @@ pub struct LimitsInForce {
 
 /// How many sources are in each state: the metric `gateway_kernel_sources`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct SourceCounts {
     /// Under penalty.
     pub penalised: usize,
@@ -77,6 +83,7 @@ pub struct SourceCounts {
 
 /// One source.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct SourceStatus {
     /// An IPv4 address or an IPv6 /64.
     pub source: String,
@@ -115,7 +122,7 @@ pub(super) fn describe(
         *left = (*left).max(*left_ns);
     }
     let (packets, attached) = match reading {
-        None => (BTreeMap::new(), None),
+        None => (Verdict::ALL.into_iter().map(|verdict| (verdict.label(), 0)).collect(), None),
         Some(Reading { packets, known, attachment }) => {
             for (source, Known { held, word }) in known {
                 let over_rate = rate.wait_ns(word, now_ns) > 0;

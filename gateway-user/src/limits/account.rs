@@ -29,9 +29,6 @@ const LEAST_SLICE: u64 = 16;
 const UNNAMED_SHARE: u64 = 4;
 /// A call that names its output limit gets this part of what is free when the limit is larger.
 const NAMED_SHARE: u64 = 2;
-/// The longest that a minute's limit makes anyone wait. The window covers up to a second more; who comes back so early is
-/// told the rest. SDKs honour waits of up to a minute, and call again at once on longer ones.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// What an answer is taken to need before the tenant has had one: most chat answers are no longer.
 const UNKNOWN_OUTPUT: u64 = 256;
 /// By which part of the difference the peak of the answers sinks towards a smaller one.
@@ -564,7 +561,7 @@ impl State {
 
 /// How long until so much has left a window.
 fn wait(window: &mut Window, now: Now, excess: u64) -> Duration {
-    window.wait_until_freed(now, excess).unwrap_or(WAIT_FOR_OPEN_CALLS).min(LONGEST_WAIT)
+    window.wait_until_freed(now, excess).unwrap_or(WAIT_FOR_OPEN_CALLS)
 }
 
 /// The sizes of a call's output, in tokens.

@@ -1,20 +1,24 @@
 //! A sliding window of one minute, in slots of one second.
 //!
-//! The sum covers the running slot and the sixty before it, so that *any* sixty seconds lie inside it: what is kept
-//! under a limit here is under it for every minute that a caller could pick, not just for clock minutes. The price is
-//! that a full budget turns over every 61 seconds.
+//! A slot counts until a minute after the *last* that was added to it, so that *any* sixty seconds lie inside the window:
+//! what is kept under a limit here is under it for every minute that a caller could pick, not just for clock minutes. And
+//! nothing counts for longer than a minute from now, so that no wait is longer: clients give up on longer ones.
 
 use std::time::Duration;
 
 use super::Now;
 
-/// Slots that count: sixty whole ones and the running one.
+/// How long what is added counts.
+const MINUTE_MS: u64 = 60_000;
+/// Slots that may count: the running one and those that began within the minute before it.
 const COUNTED_SLOTS: u64 = 61;
 /// What is counted, by age in slots: first what was added in the running second.
 pub type Slots = [u32; 61];
 /// Slots in the ring: the next power of two, so that a slot's place is a mask away. It divides 2⁶⁴, so that slots before
 /// the first, which wrap, have places of their own too.
 const RING: usize = 64;
+/// The last millisecond of a slot.
+const LAST_OF_SLOT: u16 = 999;
 /// By how much two readings of a clock in whole seconds, and the slots that they fall in, can be apart.
 const CLOCKS_APART: u64 = 2;
 
@@ -22,41 +26,52 @@ const CLOCKS_APART: u64 = 2;
 #[derive(Debug, Clone)]
 pub struct Window {
     slots: [u32; RING],
+    /// In which millisecond of its slot the last was added.
+    last_ms: [u16; RING],
     newest: u64,
     total: u64,
 }
 
 impl Default for Window {
     fn default() -> Self {
-        Self { slots: [0; RING], newest: 0, total: 0 }
+        Self { slots: [0; RING], last_ms: [0; RING], newest: 0, total: 0 }
     }
 }
 
 impl Window {
     /// The sum over the window that ends now.
     pub fn used(&mut self, now: Now) -> u64 {
-        self.advance(now.slot());
+        self.advance(now);
         self.total
     }
 
     /// Adds to the running slot. A slot holds at most `u32::MAX`; what is beyond is not counted.
     pub fn add(&mut self, now: Now, amount: u64) {
-        self.advance(now.slot());
-        let slot = &mut self.slots[place(self.newest)];
+        self.advance(now);
+        if amount == 0 {
+            return;
+        }
+        let place = place(self.newest);
+        let slot = &mut self.slots[place];
         let added = u32::try_from(amount).unwrap_or(u32::MAX).min(u32::MAX - *slot);
         *slot += added;
         self.total += u64::from(added);
+        // Where the clock reads less than it has before, the slot's end stands.
+        self.last_ms[place] =
+            if now.slot() == self.newest { millisecond(now).max(self.last_ms[place]) } else { LAST_OF_SLOT };
     }
 
-    /// How long until at least `excess` of what is counted has left the window, exact to a slot; `None` when the
-    /// window does not hold that much.
+    /// How long until at least `excess` of what is counted has left the window, exact to the additions of one second; at
+    /// most a minute. `None` when the window does not hold that much.
     pub fn wait_until_freed(&mut self, now: Now, excess: u64) -> Option<Duration> {
-        self.advance(now.slot());
+        self.advance(now);
         let mut freed = 0;
         for age in (0..COUNTED_SLOTS).rev() {
-            freed += u64::from(self.slots[place(self.newest.wrapping_sub(age))]);
+            let place = place(self.newest.wrapping_sub(age));
+            freed += u64::from(self.slots[place]);
             if freed >= excess {
-                let leaves_at_ms = (self.newest + COUNTED_SLOTS - age) * 1000;
+                let leaves_at_ms =
+                    self.newest * 1000 + u64::from(self.last_ms[place]) + MINUTE_MS - age * 1000;
                 return Some(Duration::from_millis(leaves_at_ms.saturating_sub(now.monotonic_ms)));
             }
         }
@@ -65,7 +80,7 @@ impl Window {
 
     /// What is counted now, by age.
     pub fn slots(&mut self, now: Now) -> Slots {
-        self.advance(now.slot());
+        self.advance(now);
         let mut age = 0;
         [(); 61].map(|()| {
             age += 1;
@@ -76,44 +91,58 @@ impl Window {
     /// A window that counts what another one did `elapsed_seconds` ago.
     ///
     /// The seconds of two clocks start at different moments, so that a slot is taken to be up to two seconds younger
-    /// than it seems: nothing leaves before it is a minute old.
+    /// than it seems, and to have been filled at its end: nothing leaves before it is a minute old.
     #[must_use]
     pub fn restore(slots: &Slots, elapsed_seconds: u64, now: Now) -> Self {
         let mut window = Self { newest: now.slot(), ..Self::default() };
         for (age, amount) in (0..COUNTED_SLOTS).zip(slots) {
             let age = age.saturating_add(elapsed_seconds).saturating_sub(CLOCKS_APART);
             if age < COUNTED_SLOTS {
-                let slot = &mut window.slots[place(window.newest.wrapping_sub(age))];
-                let added = (*amount).min(u32::MAX - *slot);
-                *slot += added;
+                let place = place(window.newest.wrapping_sub(age));
+                let added = (*amount).min(u32::MAX - window.slots[place]);
+                window.slots[place] += added;
+                window.last_ms[place] = LAST_OF_SLOT;
                 window.total += u64::from(added);
             }
         }
         window
     }
 
-    fn advance(&mut self, slot: u64) {
-        if slot <= self.newest {
+    fn advance(&mut self, now: Now) {
+        let slot = now.slot();
+        if slot < self.newest {
             return;
         }
         if slot - self.newest >= COUNTED_SLOTS {
-            self.slots = [0; RING];
-            self.total = 0;
-        } else {
-            for entering in self.newest + 1..=slot {
-                // `entering - 61` leaves the sum. In the first minute that wraps, as restored slots did.
-                let slot = &mut self.slots[place(entering.wrapping_sub(COUNTED_SLOTS))];
-                self.total -= u64::from(*slot);
-                *slot = 0;
-            }
+            *self = Self { newest: slot, ..Self::default() };
+            return;
+        }
+        for entering in self.newest + 1..=slot {
+            // What is 61 slots old leaves. In the first minute that wraps, as restored slots did.
+            self.empty(place(entering.wrapping_sub(COUNTED_SLOTS)));
         }
         self.newest = slot;
+        // The slot of 60 seconds ago leaves in the millisecond in which the last was added to it.
+        let oldest = place(slot.wrapping_sub(COUNTED_SLOTS - 1));
+        if millisecond(now) >= self.last_ms[oldest] {
+            self.empty(oldest);
+        }
+    }
+
+    fn empty(&mut self, place: usize) {
+        self.total -= u64::from(self.slots[place]);
+        self.slots[place] = 0;
+        self.last_ms[place] = 0;
     }
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "masked to less than the ring's size first")]
 const fn place(slot: u64) -> usize {
     (slot % RING as u64) as usize
+}
+
+const fn millisecond(now: Now) -> u16 {
+    (now.monotonic_ms % 1000) as u16
 }
 
 #[cfg(test)]
@@ -127,12 +156,22 @@ mod tests {
     }
 
     #[test]
-    fn what_was_used_counts_for_a_full_minute_and_not_for_two_seconds_more() {
+    fn what_was_used_counts_for_a_minute_and_no_longer() {
         let mut window = Window::default();
         window.add(at(500), 7);
         assert_eq!(window.used(at(60_499)), 7);
-        assert_eq!(window.used(at(60_999)), 7);
-        assert_eq!(window.used(at(61_000)), 0);
+        assert_eq!(window.used(at(60_500)), 0);
+    }
+
+    #[test]
+    fn a_slot_counts_until_its_last_addition_is_a_minute_old() {
+        let mut window = Window::default();
+        window.add(at(5_100), 1);
+        window.add(at(5_900), 1);
+        assert_eq!(window.used(at(65_899)), 2);
+        assert_eq!(window.used(at(65_900)), 0);
+        window.add(at(125_050), 1);
+        assert_eq!(window.wait_until_freed(at(125_050), 1), Some(Duration::from_secs(60)));
     }
 
     #[test]
@@ -141,8 +180,8 @@ mod tests {
         window.add(at(1_000), 10);
         window.add(at(2_000), 10);
         let now = at(30_250);
-        assert_eq!(window.wait_until_freed(now, 10), Some(Duration::from_millis(62_000 - 30_250)));
-        assert_eq!(window.wait_until_freed(now, 11), Some(Duration::from_millis(63_000 - 30_250)));
+        assert_eq!(window.wait_until_freed(now, 10), Some(Duration::from_millis(61_000 - 30_250)));
+        assert_eq!(window.wait_until_freed(now, 11), Some(Duration::from_millis(62_000 - 30_250)));
         assert_eq!(window.wait_until_freed(now, 21), None);
     }
 
@@ -166,10 +205,12 @@ mod tests {
                 ms += step;
                 window.add(at(ms), amount);
                 list.push((ms, amount));
-                let counted: u64 =
-                    list.iter().filter(|(t, _)| t / 1000 + COUNTED_SLOTS > ms / 1000).map(|(_, a)| a).sum();
+                // A slot counts as a whole, by the last addition to it.
+                let last = |t: u64| list.iter().filter(|(u, a)| u / 1000 == t / 1000 && *a > 0).map(|(u, _)| *u).max();
+                let counts = |t: u64| last(t).is_some_and(|last| last + MINUTE_MS > ms);
+                let counted: u64 = list.iter().filter(|(t, _)| counts(*t)).map(|(_, a)| a).sum();
                 prop_assert_eq!(window.used(at(ms)), counted);
-                let minute: u64 = list.iter().filter(|(t, _)| t + 60_000 > ms).map(|(_, a)| a).sum();
+                let minute: u64 = list.iter().filter(|(t, _)| t + MINUTE_MS > ms).map(|(_, a)| a).sum();
                 prop_assert!(counted >= minute);
             }
         }
@@ -217,6 +258,7 @@ mod tests {
                     let then = ms + u64::try_from(wait.as_millis()).unwrap();
                     let mut sooner = window.clone();
                     prop_assert!(before - window.used(at(then)) >= excess);
+                    prop_assert!(wait <= Duration::from_millis(MINUTE_MS));
                     prop_assert!(before - sooner.used(at(then - 1)) < excess);
                 }
             }

@@ -38,13 +38,24 @@ pub struct Flush {
     thread: Option<JoinHandle<()>>,
 }
 
-/// A buffer, and the thread that writes it to standard error.
-pub(super) fn to_standard_error() -> io::Result<(Buffer, Flush)> {
+/// A buffer, and what writes it to standard error.
+pub(super) fn to_standard_error() -> (Buffer, Flush) {
     let shared = Arc::<Shared>::default();
-    let writing = Arc::clone(&shared);
-    let thread =
-        std::thread::Builder::new().name("log".to_owned()).spawn(move || write(&writing, io::stderr()))?;
-    Ok((Buffer(Arc::clone(&shared)), Flush { shared, thread: Some(thread) }))
+    (Buffer(Arc::clone(&shared)), Flush { shared, thread: None })
+}
+
+impl Flush {
+    /// Starts the thread that writes lines as they come. Before, they wait: a process that gives up privileges must do so
+    /// before it has threads.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn in_background(&mut self) -> io::Result<()> {
+        let writing = Arc::clone(&self.shared);
+        let write = move || write(&writing, io::stderr());
+        self.thread = Some(std::thread::Builder::new().name("log".to_owned()).spawn(write)?);
+        Ok(())
+    }
 }
 
 fn write(shared: &Shared, mut out: impl Write) {
@@ -79,8 +90,10 @@ impl Drop for Flush {
     fn drop(&mut self) {
         self.shared.state.lock().ended = true;
         self.shared.changed.notify_one();
-        if let Some(Err(_panic)) = self.thread.take().map(JoinHandle::join) {
+        match self.thread.take() {
             // A panic has told of itself on standard error.
+            Some(thread) => drop(thread.join()),
+            None => write(&self.shared, io::stderr()),
         }
     }
 }

@@ -1,10 +1,12 @@
 //! One caller's connection: PROXY header, TLS, then HTTP/1.1 or HTTP/2 as was agreed.
 
 use std::convert::Infallible;
+use std::error::Error as _;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -22,6 +24,7 @@ use super::proxy_protocol;
 use super::session::Session;
 use super::worker::{OpenConnection, WorkerState};
 use crate::gateway::Gateway;
+use crate::kernel::{Caller, Refusal};
 use crate::metrics::HandshakeResult;
 use crate::pipeline::{self, ReplyBody};
 
@@ -52,15 +55,21 @@ pub(super) async fn serve(accepted: Accepted) {
         stream.set_nodelay(true)?;
         // A caller that takes nothing for so long is gone, whether or not its system still answers (tcp(7)).
         socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(listen.idle_timeout))?;
-        let source = if proxy_protocol::is_trusted(peer, &listen.proxy_protocol_from) {
-            proxy_protocol::source(&mut stream).await?
+        let caller = if proxy_protocol::is_trusted(peer, &listen.proxy_protocol_from) {
+            // A balancer that speaks for itself is no more to be cut off than one that speaks for others.
+            Caller::Proxied(proxy_protocol::source(&mut stream).await?.unwrap_or_else(|| peer.ip()))
         } else {
-            None
+            Caller::Direct(peer.ip())
         };
-        let stream = TlsAcceptor::from(tls).accept(stream).await?;
-        Ok::<_, std::io::Error>((stream, source))
+        let shaken = TlsAcceptor::from(tls).accept(stream).await;
+        if let Err(error) = &shaken
+            && is_malformed_tls(error)
+        {
+            gateway.shedder.refused(caller, &Refusal::MalformedTls, Instant::now());
+        }
+        Ok::<_, io::Error>((shaken?, caller))
     });
-    let (stream, source) = match tokio::time::timeout(listen.handshake_timeout, handshake).await {
+    let (stream, caller) = match tokio::time::timeout(listen.handshake_timeout, handshake).await {
         Ok(Ok(shaken)) => {
             gateway.metrics.handshake(HandshakeResult::Ok);
             shaken
@@ -77,9 +86,9 @@ pub(super) async fn serve(accepted: Accepted) {
         }
     };
     let session = Arc::new(Session {
-        gateway,
+        gateway: Arc::clone(&gateway),
         worker,
-        source: source.unwrap_or_else(|| peer.ip()),
+        caller,
         activity: Arc::new(Activity::new()),
     });
     // Boxed, so that a connection holds the state of its own protocol and not the larger of both, nor of the handshake.
@@ -89,9 +98,24 @@ pub(super) async fn serve(accepted: Accepted) {
         Box::pin(serve_http1(stream, session, listen.idle_timeout, listen.header_timeout, draining)).await
     };
     if let Err(error) = ended {
+        if is_malformed_http(&error) {
+            gateway.shedder.refused(caller, &Refusal::MalformedHttp, Instant::now());
+        }
         tracing::debug!(peer = %peer, error = %error, "connection ended");
     }
     drop(open);
+}
+
+/// Whether a handshake broke off over what the peer sent, rather than because the peer was gone: rustls' own errors come
+/// as invalid data.
+fn is_malformed_tls(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::InvalidData
+}
+
+/// Whether a connection ended over bytes that are not HTTP, in either version.
+fn is_malformed_http(error: &hyper::Error) -> bool {
+    let in_http2 = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    error.is_parse() || in_http2.is_some_and(|error| error.is_library() && !error.is_io())
 }
 
 /// Serves until the connection ends; once the gateway drains, until the calls that are open have.

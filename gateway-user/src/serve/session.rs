@@ -1,11 +1,11 @@
 //! What the calls of one connection share.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::activity::Activity;
 use super::worker::WorkerState;
 use crate::gateway::Gateway;
+use crate::kernel::Caller;
 
 /// One connection, as its calls see it.
 #[derive(Debug)]
@@ -13,7 +13,7 @@ pub(crate) struct Session {
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) worker: Arc<WorkerState>,
     /// Who connected: the peer, or whom a trusted balancer's PROXY header names.
-    pub(crate) source: IpAddr,
+    pub(crate) caller: Caller,
     pub(super) activity: Arc<Activity>,
 }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use gateway_tests::netns::{ABUSIVE_V4, HONEST_V4, SERVER_V6, UPLINK};
+use gateway_tests::netns::{ABUSIVE_V4, HONEST_V4, Namespace, SERVER_V6, UPLINK};
 use gateway_user::kernel::{Caller, Refusal, SourceVerdict};
 use gateway_user::names::TenantName;
 use socket2::{Domain, Socket, Type};
@@ -16,13 +16,13 @@ fn abusive() -> Caller {
 }
 
 /// Starts many connections at once; those that came to be.
-fn stampede(scene: &Scene, count: usize) -> Result<Vec<Socket>> {
-    scene.net.abusive.run(|| {
+pub(crate) fn stampede(from: &Namespace, to: SocketAddr, count: usize) -> Result<Vec<Socket>> {
+    from.run(|| {
         let mut sockets = Vec::new();
         for _ in 0..count {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
             socket.set_nonblocking(true)?;
-            match socket.connect(&scene.address().into()) {
+            match socket.connect(&to.into()) {
                 Ok(()) => {}
                 Err(error) if error.raw_os_error() == Some(nix::errno::Errno::EINPROGRESS as i32) => {}
                 Err(error) => bail!(error),
@@ -40,7 +40,7 @@ pub(crate) fn a_connection_flood_is_shed_and_its_neighbour_served() -> Result<()
     config.connection_burst = number(20);
     let scene = Scene::new(config)?;
     let started = Instant::now();
-    let connected = stampede(&scene, 500)?.len() as u64;
+    let connected = stampede(&scene.net.abusive, scene.address(), 500)?.len() as u64;
     let more = started.elapsed().as_secs() * 5 + 5;
     ensure!((20..=20 + more).contains(&connected), "{connected} of 500 connected");
     for _ in 0..20 {
@@ -134,12 +134,12 @@ pub(crate) fn limits_change_without_detaching() -> Result<()> {
     strict.connections_per_second = number(1);
     strict.connection_burst = number(1);
     scene.shedder.reconfigure(strict.clone())?;
-    let connected = stampede(&scene, 50)?.len();
+    let connected = stampede(&scene.net.abusive, scene.address(), 50)?.len();
     ensure!(connected <= 3, "{connected} connected");
     ask(&mut kept, PATIENCE)?;
     strict.exempt = vec!["10.9.0.0/24".parse()?];
     scene.shedder.reconfigure(strict)?;
-    let connected = stampede(&scene, 50)?.len();
+    let connected = stampede(&scene.net.abusive, scene.address(), 50)?.len();
     ensure!(connected == 50, "{connected} connected");
     ensure!(scene.status()?.attached == attached && scene.dropped("exempt")? > 0);
     Ok(())

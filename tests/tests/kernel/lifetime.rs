@@ -58,7 +58,7 @@ impl Drop for Process {
 }
 
 /// The number of the XDP program on the server's interface.
-fn xdp_program(server: &Namespace) -> Result<Option<u32>> {
+pub(crate) fn xdp_program(server: &Namespace) -> Result<Option<u32>> {
     server.run(|| {
         let output = Command::new("ip").args(["-json", "-details", "link", "show", UPLINK]).output()?;
         let links: serde_json::Value = serde_json::from_slice(&output.stdout)?;
@@ -68,7 +68,7 @@ fn xdp_program(server: &Namespace) -> Result<Option<u32>> {
 }
 
 /// Every program that shares a map with this one, itself included.
-fn relatives(id: u32) -> HashSet<u32> {
+pub(crate) fn relatives(id: u32) -> HashSet<u32> {
     let programs: Vec<_> = loaded_programs()
         .flatten()
         .filter_map(|program| Some((program.id(), program.map_ids().ok()??)))
@@ -78,7 +78,7 @@ fn relatives(id: u32) -> HashSet<u32> {
     programs.iter().filter(|(_, maps)| maps.iter().any(|map| own.contains(map))).map(|(id, _)| *id).collect()
 }
 
-fn loaded(ids: &HashSet<u32>) -> bool {
+pub(crate) fn loaded(ids: &HashSet<u32>) -> bool {
     loaded_programs().flatten().any(|program| ids.contains(&program.id()))
 }
 

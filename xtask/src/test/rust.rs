@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use super::{Context, Outcome, pass};
+use crate::ebpf::Ebpf;
 use crate::workspace::{Executables, Profile, cargo};
 
 pub(super) fn format(context: &Context) -> Result<Outcome> {
@@ -50,6 +51,12 @@ pub(super) fn end_to_end(context: &Context) -> Result<Outcome> {
             .args(["test", "--locked", "--package=gateway-tests", "--no-fail-fast"])
             .env("AOAI_GATEWAY_BIN", built.path("aoai-gateway")?),
     )?;
+    Ok(Outcome::Passed)
+}
+
+/// As `cargo xtask ebpf --check`, which installs below target/ what it lacks.
+pub(super) fn kernel_object(context: &Context) -> Result<Outcome> {
+    Ebpf::CHECK.run(&context.root)?;
     Ok(Outcome::Passed)
 }
 

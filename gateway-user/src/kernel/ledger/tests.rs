@@ -78,6 +78,23 @@ fn a_neighbours_tenant_shields_the_address_from_bad_keys_and_exhausted_tenants()
 }
 
 #[test]
+fn a_neighbours_refused_calls_do_not_use_up_the_addresss_rate() {
+    let mut ledger = ledger(1, 5);
+    ledger.accepted(peer(1), &tenant("honest"));
+    for refusal in [Refusal::UnknownKey, exhausted("spent", 5)] {
+        for _ in 0..1000 {
+            assert_eq!(ledger.charge(peer(1), START), (SourceVerdict::Admit, None));
+            assert_eq!(ledger.refused(peer(1), &refusal, START), None);
+        }
+    }
+    for _ in 0..1000 {
+        assert_eq!(ledger.refused(peer(1), &Refusal::MalformedTls, START), None);
+    }
+    let admitted = (0..100).filter(|_| ledger.charge(peer(1), START).0 == SourceVerdict::Admit).count();
+    assert_eq!(admitted, 5, "what was no call gives none back");
+}
+
+#[test]
 fn a_flood_of_strangers_makes_no_served_source_forgotten() {
     let mut ledger = ledger(100, 20);
     ledger.accepted(peer(1), &tenant("honest"));

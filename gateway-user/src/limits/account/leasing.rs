@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Account, Ask, Ceiling, LONGEST_WAIT, Limits, Refused, State, affordable, cost_bound, fits};
+use super::{Account, Ask, Ceiling, Limits, Refused, State, affordable, cost_bound, fits};
 use crate::limits::Now;
 use crate::limits::lease::{
     Amounts, Budget, Cover, Footing, Lease, LeaseReply, LeaseRequest, Resource, Standing, Ticket,
@@ -13,6 +13,8 @@ use crate::units::{Prices, Tokens};
 
 /// How soon to come back when the fleet's store could not be asked.
 const WAIT_FOR_STORE: Duration = Duration::from_secs(1);
+/// The longest that a minute's limit makes anyone wait; the store may count a moment longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// A call is let in without asking for a larger lease when what there is has room for so many typical answers.
 const TYPICAL_OUTPUTS: u64 = 2;
 
