@@ -190,7 +190,10 @@ async fn usage(shared: &Shared, query: &str) -> Response<Full<Bytes>> {
         Err(error) => return typed(StatusCode::BAD_REQUEST, TEXT, format!("{error}\n")),
     };
     let gateway = &shared.gateway;
-    match gateway.store.usage(query, gateway.clock.now()).await {
+    let Some(store) = &gateway.store else {
+        return text(StatusCode::NOT_FOUND, "a shared store keeps no ledger: what was used is in /metrics\n");
+    };
+    match store.usage(query, gateway.clock.now()).await {
         Ok(report) => typed(StatusCode::OK, "application/json", format!("{:#}\n", report.to_json())),
         Err(error) => typed(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{error}\n")),
     }

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 
 use crate::config::{AllowedDeployments, Config};
+use crate::fleet::Fleet;
 use crate::kernel::Shedder;
 use crate::limits::{Account, Clock, Limits, Refused};
 use crate::metrics::{BackendLabel, CallSeries, Metrics};
@@ -37,17 +38,29 @@ pub struct Gateway {
     pub clock: Clock,
     /// What Prometheus sees.
     pub metrics: Arc<Metrics>,
-    /// Where budgets and the ledger survive.
-    pub store: Arc<Store>,
+    /// Where budgets and the ledger survive, where this node has them to itself.
+    pub store: Option<Arc<Store>>,
+    /// Whom budgets are shared with, where they are.
+    pub fleet: Option<Arc<Fleet>>,
     /// Who is shed.
     pub shedder: Arc<Shedder>,
     snapshot: ArcSwap<Snapshot>,
     registry: Mutex<Registry>,
 }
 
+/// Where budgets are kept beyond this process's memory.
+#[derive(Debug)]
+pub enum Keeping {
+    /// In a directory that this node has to itself.
+    Alone(Opened),
+    /// In a server, with all nodes of a fleet.
+    Shared(Arc<Fleet>),
+}
+
 /// What is kept of tenants from one configuration to the next.
 #[derive(Debug, Default)]
 struct Registry {
+    fleet: Option<Arc<Fleet>>,
     /// Counters live as long as the process, also those of a tenant that is removed and may come back.
     accounts: HashMap<TenantName, Arc<Account>>,
     /// Of each key in use, whether it has been revoked since.
@@ -134,20 +147,24 @@ impl Gateway {
     pub fn new(
         clock: Clock,
         metrics: Arc<Metrics>,
-        opened: Opened,
+        keeping: Keeping,
         shedder: Arc<Shedder>,
         config: Config,
         directory: Directory,
         backends: Vec<Arc<Backend>>,
     ) -> Arc<Self> {
-        let Opened { store, accounts } = opened;
-        let mut registry = Registry { accounts, ..Registry::default() };
+        let (store, fleet, accounts) = match keeping {
+            Keeping::Alone(Opened { store, accounts }) => (Some(store), None, accounts),
+            Keeping::Shared(fleet) => (None, Some(fleet), HashMap::new()),
+        };
+        let mut registry = Registry { fleet: fleet.clone(), accounts, ..Registry::default() };
         let snapshot = Snapshot::new(config, directory, backends, &metrics, &mut registry);
         metrics.config_generation.set(1);
         Arc::new(Self {
             clock,
             metrics,
             store,
+            fleet,
             shedder,
             snapshot: ArcSwap::from_pointee(snapshot),
             registry: Mutex::new(registry),
@@ -185,6 +202,13 @@ impl Gateway {
     pub fn has_identity(&self) -> bool {
         let now = self.clock.now().utc_seconds;
         self.snapshot.load().backends.iter().any(|backend| backend.is_authorised(now))
+    }
+}
+
+impl Registry {
+    fn account(&mut self, tenant: &TenantName) -> Arc<Account> {
+        let make = || self.fleet.as_ref().map_or_else(Arc::default, |fleet| fleet.account());
+        Arc::clone(self.accounts.entry(tenant.clone()).or_insert_with(make))
     }
 }
 
@@ -231,7 +255,7 @@ impl Snapshot {
                 let name = member.tenant.name.clone();
                 Arc::new(Tenant {
                     limits: member.tier.limits.clone(),
-                    account: Arc::clone(registry.accounts.entry(name.clone()).or_default()),
+                    account: registry.account(&name),
                     inflight: metrics.inflight(&name),
                     revoked: [KeySlot::Primary, KeySlot::Secondary]
                         .map(|slot| Arc::clone(registry.keys.entry(member.tenant.key(slot)).or_default())),

@@ -7,6 +7,7 @@ pub mod assembly;
 mod call;
 pub mod cli;
 pub mod config;
+pub mod fleet;
 pub mod gateway;
 pub mod kernel;
 pub mod ledger;

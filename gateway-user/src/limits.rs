@@ -7,10 +7,14 @@
 pub mod account;
 pub mod admission;
 pub mod clock;
+pub mod lease;
 pub mod period;
 pub mod window;
 
-pub use account::{Account, Ask, Book, Ceiling, Checkpoint, Counters, Grant, Limits, OpenUse, Refused, Used};
+pub use account::{
+    Account, Ask, Book, Ceiling, Checkpoint, Counters, Grant, LeasedTokens, Limits, OpenUse, Refused, Used,
+};
 pub use admission::Admission;
 pub use clock::{Clock, Now};
+pub use lease::{Cover, Footing, LeaseReply, LeaseRequest, Standing, Ticket};
 pub use period::{Period, Quota};

@@ -300,7 +300,7 @@ impl Metrics {
         );
         registry.register(
             "gateway_store_up",
-            "Whether quotas and the ledger can be stored: while 0, they are kept in memory",
+            "Whether the store that budgets are kept in can be used: 1 or 0",
             m.store_up.clone(),
         );
         metrics

@@ -186,16 +186,24 @@ impl Visit<'_> {
         let Caller { tenant, slot } = caller;
         let streaming = envelope.stream && api != Api::Embeddings;
         let ask = |prompt| ask(prompt, api, envelope, &deployment);
-        let admit =
-            |prompt| Admission::admit(&tenant.account, &tenant.limits, &ask(prompt), gateway.clock.now());
+        let admit = async |prompt| {
+            let ask = ask(prompt);
+            if let Some(fleet) = &gateway.fleet
+                && let Some(asking) = fleet.cover(&tenant, &ask)
+            {
+                asking.await;
+            }
+            Admission::admit(&tenant.account, &tenant.limits, &ask, gateway.clock.now())
+        };
         // Where even the bytes fit, the tokens do: the prompt need not be tokenised before it is forwarded.
         let by_bound = match tokens::byte_bound(body) {
             None => None,
-            Some(bound) => match admit(bound) {
+            Some(bound) => match admit(bound).await {
                 Ok(admitted) => Some((bound, admitted)),
-                Err(refused @ (Refused::Calls { .. } | Refused::Concurrency { .. })) => {
-                    return Err(self.limited(&tenant, refused).await);
-                }
+                Err(
+                    refused
+                    @ (Refused::Calls { .. } | Refused::Concurrency { .. } | Refused::Unleased { .. }),
+                ) => return Err(self.limited(&tenant, refused).await),
                 Err(
                     Refused::Tokens { .. }
                     | Refused::Prompt { .. }
@@ -209,7 +217,7 @@ impl Visit<'_> {
             Some(admitted) => admitted,
             None => {
                 let estimate = estimate(api, &deployment, body).await;
-                match admit(estimate) {
+                match admit(estimate).await {
                     Ok(admitted) => (estimate, admitted),
                     Err(refused) => return Err(self.limited(&tenant, refused).await),
                 }
@@ -232,7 +240,9 @@ impl Visit<'_> {
 
     /// A limit's refusal, given once the books that it rests on are kept: it must hold after a crash, too.
     async fn limited(&self, tenant: &Tenant, refused: Refused) -> Refusal {
-        self.session.gateway.store.keep(&tenant.account).await;
+        if let Some(store) = &self.session.gateway.store {
+            store.keep(&tenant.account).await;
+        }
         Refusal::Limited(refused)
     }
 

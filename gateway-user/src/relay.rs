@@ -19,6 +19,7 @@ use tokio::time::Sleep;
 
 use crate::api::Api;
 use crate::call::{CALLER_GONE, Call, Settlement};
+use crate::fleet::Asking;
 use crate::limits::Ceiling;
 use crate::meter::cut::{self, Cut};
 use crate::meter::hide::UsageHider;
@@ -112,6 +113,8 @@ pub(crate) struct Relay {
     awaited: bool,
     last_arrival: Instant,
     look_after: Pin<Box<Sleep>>,
+    /// A larger lease that the stream waits for before it goes on.
+    asking: Option<Asking>,
     /// Whether trailers reach the caller: on HTTP/2.
     trailers: bool,
 }
@@ -137,6 +140,7 @@ impl Relay {
             awaited: false,
             last_arrival: Instant::now(),
             look_after: Box::pin(tokio::time::sleep(LOOK_AFTER)),
+            asking: None,
             trailers,
         }
     }
@@ -169,6 +173,17 @@ impl Relay {
         loop {
             if let Some(bytes) = self.ready.pop_front() {
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            if self.source.is_some()
+                && let Some(asking) = &mut self.asking
+            {
+                // Nothing more is read meanwhile: what upstream has sent stays its own.
+                ready!(Pin::new(asking).poll(cx));
+                self.asking = None;
+                self.count();
+                self.hold_more(Instant::now());
+                self.end_at_boundary();
+                continue;
             }
             let Some(source) = &mut self.source else {
                 if self.broken.is_some() && !std::mem::replace(&mut self.flushed, true) {
@@ -229,7 +244,8 @@ impl Relay {
         self.end_at_boundary();
     }
 
-    /// Nothing to forward at the moment. Ready when there is something again, or the response has been ended.
+    /// Nothing to forward at the moment. Ready when there is something again, or a lease to wait for, or the response has
+    /// been ended.
     fn idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.uncounted.len() >= COUNT_TOGETHER {
             if !self.flushed {
@@ -243,7 +259,7 @@ impl Relay {
             self.check_budget();
             self.end_at_boundary();
         }
-        while self.source.is_some() {
+        while self.source.is_some() && self.asking.is_none() {
             ready!(self.look_after.as_mut().poll(cx));
             self.look_after();
         }
@@ -294,28 +310,41 @@ impl Relay {
         }
     }
 
-    /// Lets the stream end if it is beyond its budget. Everything forwarded must have been counted.
+    /// Lets the stream hold more if it is beyond what it holds, or end if it cannot. Everything forwarded must have been
+    /// counted.
     fn check_budget(&mut self) {
-        if self.ending.is_none()
-            && let Some(refusal) = self.beyond_budget()
-        {
-            self.ending = Some(Ending { refusal, since: self.last_arrival });
+        if self.ending.is_some() || self.asking.is_some() || !self.is_beyond_hold() {
+            return;
+        }
+        self.asking = self.ask_for_more();
+        if self.asking.is_none() {
+            self.hold_more(self.last_arrival);
         }
     }
 
-    /// The refusal that ends the stream, if it has used more than it holds and cannot hold more.
-    fn beyond_budget(&mut self) -> Option<Refusal> {
-        let Meter::Stream { meter, .. } = &self.meter else { return None };
-        let limits = &self.call.tenant.limits;
-        let admission = self.call.admission.as_mut()?;
-        if limits.ceiling == Ceiling::Soft || meter.output_counted() < admission.output_allowed() {
-            return None;
-        }
-        if meter.usage().is_some() {
-            return None;
-        }
+    /// Whether the stream has used all that it holds, and may be ended for it.
+    fn is_beyond_hold(&self) -> bool {
+        let (Meter::Stream { meter, .. }, Some(admission)) = (&self.meter, &self.call.admission) else {
+            return false;
+        };
+        self.call.tenant.limits.ceiling == Ceiling::Strict
+            && meter.output_counted() >= admission.output_allowed()
+            && meter.usage().is_none()
+    }
+
+    /// The way to a larger lease, where the growth needs one.
+    fn ask_for_more(&self) -> Option<Asking> {
+        let prices = *self.call.admission.as_ref()?.prices();
+        self.call.gateway.fleet.as_ref()?.cover_growth(&self.call.tenant, GROWTH, prices)
+    }
+
+    /// Holds more for the stream, or lets it end.
+    fn hold_more(&mut self, since: Instant) {
         let now = self.call.gateway.clock.now();
-        admission.grow(limits, GROWTH, now).err().map(Refusal::Limited)
+        let Some(admission) = &mut self.call.admission else { return };
+        if let Err(refused) = admission.grow(&self.call.tenant.limits, GROWTH, now) {
+            self.ending = Some(Ending { refusal: Refusal::Limited(refused), since });
+        }
     }
 
     /// Ends a stream that is to end, if what has passed are whole events and it is not at its own end.
@@ -335,7 +364,9 @@ impl Relay {
         self.call.ended_by(refusal.reason());
         self.call.gateway.metrics.stream_cut(&self.call.tenant.name, refusal.reason());
         // What ended it must hold after a crash, too, as far as that is possible without waiting.
-        self.call.gateway.store.hurry();
+        if let Some(store) = &self.call.gateway.store {
+            store.hurry();
+        }
         let Meter::Stream { api, meter, hider, .. } = &mut self.meter else { return };
         let message = refusal.to_string();
         self.call.settle(Settlement::Counted { output: meter.output_total() });

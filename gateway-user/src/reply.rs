@@ -72,9 +72,10 @@ impl Refusal {
             | Self::Limited(Refused::Calls { .. } | Refused::Concurrency { .. } | Refused::Tokens { .. }) => {
                 StatusCode::TOO_MANY_REQUESTS
             }
-            Self::NoBackend | Self::IdentityUnavailable | Self::ShuttingDown => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::NoBackend
+            | Self::IdentityUnavailable
+            | Self::ShuttingDown
+            | Self::Limited(Refused::Unleased { .. }) => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamError => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout(_) => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -100,6 +101,7 @@ impl Refusal {
                 Refused::Prompt { .. } => "prompt_exceeds_budget",
                 Refused::TokenQuota { .. } => "token_quota_exceeded",
                 Refused::SpendQuota { .. } => "spend_quota_exceeded",
+                Refused::Unleased { .. } => "store_unavailable",
             },
             Self::NoBackend => "no_backend",
             Self::UpstreamError => "upstream_error",
@@ -117,7 +119,8 @@ impl Refusal {
             Self::Limited(refused) => match *refused {
                 Refused::Calls { wait, .. }
                 | Refused::Concurrency { wait, .. }
-                | Refused::Tokens { wait, .. } => Some(wait),
+                | Refused::Tokens { wait, .. }
+                | Refused::Unleased { wait } => Some(wait),
                 Refused::TokenQuota { ends_at, .. } | Refused::SpendQuota { ends_at, .. } => {
                     Some(Duration::from_secs(ends_at.saturating_sub(now.utc_seconds)))
                 }
@@ -202,6 +205,7 @@ impl Refusal {
                 | Refused::Prompt { limit, .. }
                 | Refused::TokenQuota { limit, .. } => limit.get().into(),
                 Refused::SpendQuota { limit, .. } => limit.as_dollars().into(),
+                Refused::Unleased { .. } => return None,
             }),
             Self::BodyTooLarge(limit) => Some((*limit).into()),
             _ => None,
@@ -278,6 +282,11 @@ fn limited(f: &mut fmt::Formatter<'_>, refused: &Refused) -> fmt::Result {
         Refused::SpendQuota { limit, period, ends_at } => {
             write!(f, "the {period} quota of ${:.2} is used up until {}", limit.as_dollars(), utc(*ends_at))
         }
+        Refused::Unleased { wait } => write!(
+            f,
+            "the store that holds the fleet's budgets does not answer; come back in {} s",
+            whole_seconds(*wait)
+        ),
     }
 }
 

@@ -66,13 +66,12 @@ pub struct Opened {
 }
 
 impl Store {
-    /// Opens the store that a configuration names, settles what was open when it was last used, and forgets what is too
+    /// Opens the store in a directory, settles what was open when it was last used, and forgets what is too
     /// old.
     ///
     /// # Errors
     /// When it cannot be used: each error says what to do.
-    pub fn open(config: &config::Store, now: Now) -> Result<Opened, StoreError> {
-        let directory = directory(config)?;
+    pub fn open(directory: &Path, now: Now) -> Result<Opened, StoreError> {
         let (books, accounts) = Books::recover(directory, now)?;
         let store = Arc::new(Self {
             books,

@@ -17,6 +17,7 @@ use self::process::{Cores, Pinned};
 use self::proxy::{Proxy, Side};
 use self::report::Report;
 
+mod fleet;
 mod gateway;
 mod kernel;
 mod measure;
@@ -65,6 +66,8 @@ enum What {
     Runaway(runaway::RunawayArgs),
     /// Measure what shedding in the kernel costs, and what it is worth to an honest client under a flood
     Kernel(kernel::KernelArgs),
+    /// Measure what budgets shared through Redis add to a call's latency
+    Fleet(fleet::FleetArgs),
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -83,6 +86,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     match &args.what {
         Some(What::Runaway(args)) => return runaway::run(args),
         Some(What::Kernel(args)) => return kernel::run(args),
+        Some(What::Fleet(args)) => return fleet::run(args),
         None => {}
     }
     let sides = args.only.map_or_else(|| vec![Side::Nginx, Side::Gateway], |side| vec![side]);
@@ -120,11 +124,14 @@ struct Site {
 
 impl Site {
     fn prepare(args: &BenchArgs, sides: &[Side]) -> Result<Self> {
-        let cores = Cores::choose(args.proxy_core, args.load_core)?;
         let gateway_runs = sides.contains(&Side::Gateway) && !args.stand_in;
         if sides.contains(&Side::Nginx) || args.stand_in {
             nginx::ensure_installed()?;
         }
+        Self::at(Cores::choose(args.proxy_core, args.load_core)?, gateway_runs, args.stand_in)
+    }
+
+    fn at(cores: Cores, gateway_runs: bool, stand_in: bool) -> Result<Self> {
         let release = build("bench-load", gateway_runs)?;
         let target = release.parent().unwrap_or(&release);
         let directory = target.join("bench");
@@ -138,7 +145,7 @@ impl Site {
             directory,
             cores,
             upstream: free_address()?,
-            stand_in: args.stand_in,
+            stand_in,
         };
         let directory = site.directory.to_string_lossy().into_owned();
         site.load(&["certificate".to_owned(), directory])?;
@@ -164,7 +171,7 @@ impl Site {
 
     fn start(&self, side: Side) -> Result<Proxy> {
         match side {
-            Side::Gateway if !self.stand_in => gateway::start(self),
+            Side::Gateway if !self.stand_in => gateway::start(self, OWN_STORE),
             Side::Gateway | Side::Nginx => nginx::start(self),
         }
     }
@@ -202,6 +209,9 @@ fn build(measures: &str, gateway: bool) -> Result<PathBuf> {
 }
 
 /// An address on loopback that nothing listens on at the moment.
+/// A store that the gateway has to itself.
+const OWN_STORE: &str = "file:state";
+
 fn free_address() -> Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").context("looking for a free port")?;
     listener.local_addr().context("looking for a free port")

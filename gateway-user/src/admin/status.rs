@@ -10,7 +10,6 @@ use crate::reply::utc;
 pub(super) fn status(gateway: &Gateway, not_ready: Option<&'static str>) -> Value {
     let snapshot = gateway.snapshot();
     let now = gateway.clock.now();
-    let outage = gateway.store.outage();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "ready": not_ready.is_none(),
@@ -18,12 +17,7 @@ pub(super) fn status(gateway: &Gateway, not_ready: Option<&'static str>) -> Valu
         "uptimeSeconds": now.monotonic_ms / 1000,
         "configGeneration": gateway.metrics.config_generation.get(),
         "connections": gateway.metrics.connections.get(),
-        "store": {
-            "directory": gateway.store.directory().display().to_string(),
-            "up": outage.is_none(),
-            "downSince": outage.as_ref().map(|outage| utc(outage.since)),
-            "problem": outage.as_ref().map(|outage| outage.problem.as_str()),
-        },
+        "store": store(gateway),
         "kernel": super::kernel::status(&gateway.shedder),
         "backends": snapshot.backends.iter().map(|backend| json!({
             "name": backend.name.as_str(),
@@ -34,9 +28,24 @@ pub(super) fn status(gateway: &Gateway, not_ready: Option<&'static str>) -> Valu
     })
 }
 
+fn store(gateway: &Gateway) -> Value {
+    let fleet = gateway.fleet.as_ref().map(|fleet| fleet.status());
+    let directory = gateway.store.as_ref().map(|store| {
+        let outage = store.outage();
+        json!({
+            "directory": store.directory().display().to_string(),
+            "up": outage.is_none(),
+            "downSince": outage.as_ref().map(|outage| utc(outage.since)),
+            "problem": outage.as_ref().map(|outage| outage.problem.as_str()),
+        })
+    });
+    fleet.or(directory).unwrap_or_default()
+}
+
 fn of_tenant(tenant: &Tenant, now: Now) -> Value {
     let counters = tenant.account.counters(now);
     let limits = &tenant.limits;
+    let leased = tenant.account.leased_tokens(limits, now);
     json!({
         "name": tenant.name.as_str(),
         "openCalls": {"now": counters.open_calls, "limit": limits.concurrent_calls},
@@ -45,6 +54,8 @@ fn of_tenant(tenant: &Tenant, now: Now) -> Value {
             "used": counters.tokens_in_window.get(),
             "held": counters.tokens_held.get(),
             "limit": limits.tokens_per_minute,
+            "leased": leased.map(|tokens| tokens.leased),
+            "overshootBound": leased.map(|tokens| tokens.overshoot_bound),
         },
         "quotas": limits.quotas.iter().map(|quota| match *quota {
             Quota::Tokens { limit, period } => json!({

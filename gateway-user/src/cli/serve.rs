@@ -10,20 +10,24 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use clap::Args;
+use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::ConfigArg;
 use crate::admin::{Admin, Readiness};
 use crate::assembly::{BackendError, Backends, LoadError, Loaded};
-use crate::gateway::Gateway;
+use crate::config::{Config, StoreLocation};
+use crate::fleet::{self, Fleet};
+use crate::gateway::{Gateway, Keeping};
 use crate::kernel::{self, KernelError, Shedder};
 use crate::limits::Clock;
+use crate::metrics::{self, Metrics};
 use crate::reload::{Reloader, WatchError};
 use crate::serve::{self, ServeError, Server, Tls};
 use crate::store::{Store, StoreError, Writer};
 use crate::tls::TlsError;
 use crate::tokens::{self, Encoding};
-use crate::{admin, logging, metrics, tls};
+use crate::{admin, logging, tls};
 
 /// What `serve` is told.
 #[derive(Debug, Args)]
@@ -42,6 +46,8 @@ enum StartError {
     Tls(#[from] TlsError),
     #[error(transparent)]
     Backend(#[from] BackendError),
+    #[error(transparent)]
+    Fleet(#[from] fleet::OpenError),
     #[error(transparent)]
     Serve(#[from] ServeError),
     #[error(transparent)]
@@ -122,27 +128,57 @@ async fn serve(args: &ServeArgs, loaded: Loaded, doors: Doors) -> Result<(), Sta
     let (listen, admin_address) = (config.listen.clone(), config.admin.address);
     let shedding = shedder.is_attached();
     let clock = Clock::start();
-    let (registry, metrics) = metrics::registry();
+    let (mut registry, metrics) = metrics::registry();
     let mut backends = Backends::new(&config, tls::client()?, clock, Arc::clone(&metrics))?;
     let prepared = backends.of(&config)?;
-    let opened = Store::open(&config.store, clock.now())?;
-    let gateway = Gateway::new(clock, metrics, opened, Arc::clone(&shedder), config, directory, prepared);
-    let writer = Writer::start(&gateway)?;
+    let keeping = keeping(&config, clock, &metrics, &mut registry)?;
+    let gateway = Gateway::new(clock, metrics, keeping, Arc::clone(&shedder), config, directory, prepared);
+    let writer = gateway.store.as_ref().map(|store| Writer::start(store, &gateway)).transpose()?;
+    if let Some(fleet) = &gateway.fleet {
+        registry.register_collector(Box::new(fleet::Leases::new(&gateway)));
+        // Before calls come: a budget that others use too is not to be guessed at.
+        fleet.join(&gateway).await;
+    }
     let tls: Tls = Arc::new(ArcSwap::from_pointee(tls));
     let server = Server::start(&gateway, &tls, &listen, listener)?;
     let admin =
         Admin::new(admin, &gateway, registry).map_err(|error| StartError::Admin(admin_address, error))?;
     let reloader = Reloader::new(path, files, Arc::clone(&gateway), backends, tls)?;
     let readiness = admin.readiness();
-    gateway.store.announce(admin.address()?);
+    if let Some(store) = &gateway.store {
+        store.announce(admin.address()?);
+    }
     tracing::info!(address = %server.address()?, admin = %admin.address()?, shedding, "listening");
+    if let Some(fleet) = &gateway.fleet {
+        tokio::spawn(Arc::clone(fleet).run(Arc::clone(&gateway)));
+    }
     tokio::spawn(reloader.run());
     tokio::spawn(admin.run());
     tokio::spawn(maintain(shedder));
     server.run(told_to_stop(readiness)?, listen.drain_timeout).await;
-    writer.stop();
+    if let Some(writer) = writer {
+        writer.stop();
+    }
+    if let Some(fleet) = &gateway.fleet {
+        fleet.leave(&gateway).await;
+    }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Opens where budgets are kept.
+fn keeping(
+    config: &Config,
+    clock: Clock,
+    metrics: &Metrics,
+    registry: &mut Registry,
+) -> Result<Keeping, StartError> {
+    Ok(match &config.store.location {
+        StoreLocation::Directory(directory) => Keeping::Alone(Store::open(directory, clock.now())?),
+        StoreLocation::Redis(url) => {
+            Keeping::Shared(Fleet::new(url, config.store.when_down, clock, metrics, registry)?)
+        }
+    })
 }
 
 /// Keeps the shedding in order, where it is in no worker's way.
@@ -198,6 +234,7 @@ fn report(error: &StartError) -> ExitCode {
         }
         StartError::Tls(_)
         | StartError::Backend(_)
+        | StartError::Fleet(_)
         | StartError::Serve(_)
         | StartError::Watch(_)
         | StartError::Store(_)

@@ -5,6 +5,7 @@
 //! upstream, and is settled to what it really used; under a soft one it holds its prompt only and may overshoot.
 
 mod checkpoint;
+mod leasing;
 
 use std::num::NonZeroU32;
 use std::sync::atomic::AtomicU64;
@@ -13,11 +14,13 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::Now;
+use super::lease::Lease;
 use super::period::{Period, Quota};
 use super::window::Window;
 use crate::units::{NanoDollars, Prices, TokenPrice, Tokens};
 
 pub use checkpoint::{Checkpoint, OpenUse};
+pub use leasing::LeasedTokens;
 
 /// The fewest output tokens of one answer worth sending a call upstream for; also the fewest that Azure takes as the limit
 /// of a response.
@@ -140,6 +143,11 @@ pub enum Refused {
         /// When the next one starts, in seconds since 1970-01-01 UTC.
         ends_at: u64,
     },
+    /// The fleet's store cannot say whether there is room.
+    Unleased {
+        /// A guess: nobody knows when it can again.
+        wait: Duration,
+    },
 }
 
 /// What a call used, in the end.
@@ -238,6 +246,8 @@ struct State {
     /// A slowly sinking peak of the outputs settled: what an answer of this tenant may well need.
     typical_output: u64,
     books: [Book; Period::ALL.len()],
+    /// Where budgets are shared by a fleet: what this node may use of them.
+    lease: Option<Box<Lease>>,
 }
 
 /// The settled use of one running period.
@@ -271,6 +281,7 @@ impl Account {
         {
             return Err(Refused::Concurrency { limit: limit.get(), wait: WAIT_FOR_OPEN_CALLS });
         }
+        state.leased_call(limits, now)?;
         let output = state.output_slice(limits, ask, now)?;
         let held = Held {
             slots: 1,
@@ -284,15 +295,16 @@ impl Account {
         state.held_prompts = state.held_prompts.saturating_add(held.prompt);
         state.open_calls += held.slots;
         state.calls.add(now, 1);
+        if let Some(lease) = &mut state.lease {
+            lease.booked.calls += 1;
+        }
         let grant = Grant {
             output: match limits.ceiling {
                 Ceiling::Strict => Some(output),
                 Ceiling::Soft => None,
             },
-            calls_left: limits.calls_per_minute.map(|limit| {
-                limit.get().saturating_sub(u32::try_from(calls_used).unwrap_or(u32::MAX).saturating_add(1))
-            }),
-            tokens_left: limits.tokens_per_minute.map(|limit| state.tokens_left(limit, now)),
+            calls_left: limits.calls_per_minute.map(|limit| state.calls_left(limits, limit, now)),
+            tokens_left: limits.tokens_per_minute.map(|limit| state.tokens_left(limits, limit, now)),
         };
         Ok((held, grant))
     }
@@ -311,6 +323,7 @@ impl Account {
     ) -> Result<(), Refused> {
         let mut state = self.state.lock();
         state.room(limits, Tokens::ZERO, more.get(), prices, now)?;
+        state.leased_room(limits, Tokens::ZERO, more.get(), prices, now)?;
         let cost = cost_bound(prices, Tokens::ZERO, more);
         state.hold(more, cost);
         held.output = held.output.saturating_add(more);
@@ -365,7 +378,7 @@ impl Account {
 
     /// Tokens of the minute that are neither used nor held; `None` without such a limit.
     pub fn tokens_left(&self, limits: &Limits, now: Now) -> Option<Tokens> {
-        limits.tokens_per_minute.map(|limit| self.state.lock().tokens_left(limit, now))
+        limits.tokens_per_minute.map(|limit| self.state.lock().tokens_left(limits, limit, now))
     }
 
     /// Reads every counter.
@@ -390,6 +403,17 @@ impl Account {
 impl State {
     /// How many output tokens to hold for a call.
     fn output_slice(&mut self, limits: &Limits, ask: &Ask, now: Now) -> Result<Tokens, Refused> {
+        let size = self.size(limits, ask)?;
+        let room = self.room(limits, ask.prompt, size.enough, &ask.prices, now)?.get();
+        let leased = self.leased_room(limits, ask.prompt, size.enough, &ask.prices, now)?;
+        Ok(match limits.ceiling {
+            Ceiling::Soft => Tokens::ZERO,
+            Ceiling::Strict => Tokens::new(size.fair(room.min(leased.in_reach)).min(leased.free)),
+        })
+    }
+
+    /// What a call would like to hold, and what it needs at least.
+    fn size(&self, limits: &Limits, ask: &Ask) -> Result<Size, Refused> {
         let wanted = ask.output_wanted().get();
         let least = match limits.ceiling {
             Ceiling::Strict => LEAST_SLICE.max(ask.answers).min(wanted),
@@ -408,14 +432,8 @@ impl State {
                 enough = likely.min(limit / 16).max(least).min(wanted).min(limit - ask.prompt.get());
             }
         }
-        let room = self.room(limits, ask.prompt, enough, &ask.prices, now)?.get();
-        if limits.ceiling == Ceiling::Soft {
-            return Ok(Tokens::ZERO);
-        }
         let share = if ask.output_named.is_some() { NAMED_SHARE } else { UNNAMED_SHARE };
-        // What answers are known to need goes before the share, as long as it leaves as much again.
-        let fair = (room / share).max(likely.min(room / 2)).max(enough);
-        Ok(Tokens::new(wanted.min(fair).min(room)))
+        Ok(Size { wanted, enough, likely, share })
     }
 
     /// Notes what an answer needed.
@@ -432,7 +450,7 @@ impl State {
         }
     }
 
-    /// How many output tokens every limit has room for beside a prompt; refused where that is fewer than `enough`.
+    /// How many output tokens every limit has room for on this node beside a prompt; refused where that is fewer than `enough`.
     fn room(
         &mut self,
         limits: &Limits,
@@ -481,10 +499,15 @@ impl State {
         Ok(Tokens::new(room))
     }
 
-    fn tokens_left(&mut self, limit: NonZeroU32, now: Now) -> Tokens {
-        Tokens::new(
-            u64::from(limit.get()).saturating_sub(self.tokens.used(now)).saturating_sub(self.held.get()),
-        )
+    fn calls_left(&mut self, limits: &Limits, limit: NonZeroU32, now: Now) -> u32 {
+        let left = u64::from(limit.get()).saturating_sub(self.calls.used(now));
+        u32::try_from(left.min(self.calls_in_reach(limits, now))).unwrap_or(u32::MAX)
+    }
+
+    fn tokens_left(&mut self, limits: &Limits, limit: NonZeroU32, now: Now) -> Tokens {
+        let left =
+            u64::from(limit.get()).saturating_sub(self.tokens.used(now)).saturating_sub(self.held.get());
+        Tokens::new(left.min(self.tokens_in_reach(limits, now)))
     }
 
     fn hold(&mut self, tokens: Tokens, cost: NanoDollars) {
@@ -509,7 +532,11 @@ impl State {
     /// Books `used` less what of it was `spent` before. The window keeps a surplus that was spent, since nobody knows
     /// which slot it is in; the periods are put right.
     fn book(&mut self, used: Used, spent: Used, now: Now) {
-        self.tokens.add(now, used.tokens.saturating_sub(spent.tokens).get());
+        let beyond = used.tokens.saturating_sub(spent.tokens);
+        self.tokens.add(now, beyond.get());
+        if let Some(lease) = &mut self.lease {
+            lease.book(beyond, [used.tokens, spent.tokens], [used.cost, spent.cost]);
+        }
         self.roll(now);
         for book in &mut self.books {
             book.tokens = book.tokens.saturating_add(used.tokens).saturating_sub(spent.tokens);
@@ -535,6 +562,26 @@ impl State {
 /// How long until so much has left a window.
 fn wait(window: &mut Window, now: Now, excess: u64) -> Duration {
     window.wait_until_freed(now, excess).unwrap_or(WAIT_FOR_OPEN_CALLS)
+}
+
+/// The sizes of a call's output, in tokens.
+struct Size {
+    wanted: u64,
+    /// What it is not worth letting in without.
+    enough: u64,
+    /// What it will probably not go beyond.
+    likely: u64,
+    /// Which part of what is free it gets.
+    share: u64,
+}
+
+impl Size {
+    /// What to hold of so much room.
+    fn fair(&self, room: u64) -> u64 {
+        // What answers are known to need goes before the share, as long as it leaves as much again.
+        let fair = (room / self.share).max(self.likely.min(room / 2)).max(self.enough);
+        self.wanted.min(fair).min(room)
+    }
 }
 
 /// What is left of a limit when so much is taken, if that is enough.

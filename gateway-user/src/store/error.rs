@@ -74,8 +74,10 @@ pub enum StoreError {
         /// What it says.
         source: Box<redb::Error>,
     },
-    /// A shared store.
-    #[error("store: `{0}` cannot be used by this version: set `store.url` to \"file:DIRECTORY\"")]
+    /// A shared store, which keeps budgets and no ledger.
+    #[error(
+        "store: there is no ledger in `{0}`: ask Prometheus what a fleet has used, from each node's /metrics"
+    )]
     Redis(RedisUrl),
 }
 

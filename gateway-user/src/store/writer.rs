@@ -41,6 +41,7 @@ struct Told {
 }
 
 struct Work {
+    store: Arc<Store>,
     gateway: Arc<Gateway>,
     pending: Pending,
     /// When the last checkpoint was begun: what was used since belongs to that hour.
@@ -52,15 +53,16 @@ impl Writer {
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn start(gateway: &Arc<Gateway>) -> io::Result<Self> {
+    pub fn start(store: &Arc<Store>, gateway: &Arc<Gateway>) -> io::Result<Self> {
         let mut work = Work {
+            store: Arc::clone(store),
             gateway: Arc::clone(gateway),
             pending: Pending::default(),
             hour: hour_of(gateway.clock.now().utc_seconds),
         };
         gateway.metrics.store_up.set(1);
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || work.run())?;
-        Ok(Self { store: Arc::clone(&gateway.store), thread: Some(thread) })
+        Ok(Self { store: Arc::clone(store), thread: Some(thread) })
     }
 
     /// Writes what is still to be written, and ends.
@@ -111,11 +113,10 @@ impl Signal {
 
 impl Work {
     fn run(&mut self) {
-        let gateway = Arc::clone(&self.gateway);
         let (mut earliest, mut latest) = (HURRIED, INTERVAL);
         let mut begun = Instant::now();
         loop {
-            let stop = gateway.store.signal.wait(begun + earliest, begun + latest);
+            let stop = self.store.signal.wait(begun + earliest, begun + latest);
             begun = Instant::now();
             (earliest, latest) = if self.checkpoint() { (HURRIED, INTERVAL) } else { (RETRY, RETRY) };
             if stop {
@@ -127,7 +128,7 @@ impl Work {
     /// Puts on the disk what has changed. What could not be written is written next time.
     fn checkpoint(&mut self) -> bool {
         let gateway = Arc::clone(&self.gateway);
-        let store = &gateway.store;
+        let store = Arc::clone(&self.store);
         let number = store.begun.fetch_add(1, Ordering::Relaxed) + 1;
         let now = gateway.clock.now();
         // The ledger first: a call that is settled in between is missing there until the next checkpoint. The other way
@@ -157,7 +158,7 @@ impl Work {
     }
 
     fn failed(&self, problem: &str, utc_seconds: u64) {
-        let mut outage = self.gateway.store.outage.lock();
+        let mut outage = self.store.outage.lock();
         if outage.is_none() {
             self.gateway.metrics.store_up.set(0);
             tracing::error!(
@@ -169,7 +170,7 @@ impl Work {
     }
 
     fn succeeded(&self, utc_seconds: u64) {
-        if let Some(outage) = self.gateway.store.outage.lock().take() {
+        if let Some(outage) = self.store.outage.lock().take() {
             self.gateway.metrics.store_up.set(1);
             let seconds = utc_seconds.saturating_sub(outage.since);
             tracing::warn!(seconds, "the store is back, and has all that was counted meanwhile");

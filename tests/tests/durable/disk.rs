@@ -48,7 +48,7 @@ fn a_damaged_file_is_named_with_what_to_do() {
     let (site, _) = site.start().unwrap().terminate().unwrap();
     let file = site.path().join("state/gateway.redb");
     fs::write(&file, "once this was a database").unwrap();
-    let said = refusal(site.command(&["serve"]).unwrap());
+    let said = refusal(site.command(&["usage"]).unwrap());
     assert!(said.contains(&format!("{} is damaged (", file.display())), "{said}");
     assert!(said.ends_with("put a copy in its place, or move it away to start with empty books"), "{said}");
     fs::rename(&file, file.with_extension("damaged")).unwrap();
@@ -117,12 +117,12 @@ async fn a_full_disk_stops_no_call_and_loses_nothing() {
 }
 
 #[test]
-fn a_shared_store_is_refused_while_there_is_none() {
+fn a_shared_store_has_no_ledger_to_tell_from() {
     let azure = azure();
     let config =
         Config::for_simulator(&azure).unwrap().with("[store]\nurl = \"redis://me:secret@localhost/0\"\n");
     let site = Site::new(&azure, &config.unwrap()).unwrap();
     site.add_tenant("acme", None).unwrap();
-    let said = refusal(site.command(&["serve"]).unwrap());
-    assert!(said.contains("set `store.url` to \"file:DIRECTORY\"") && !said.contains("secret"), "{said}");
+    let said = refusal(site.command(&["usage"]).unwrap());
+    assert!(said.contains("there is no ledger in") && !said.contains("secret"), "{said}");
 }

@@ -12,15 +12,16 @@ use super::process::Pinned;
 use super::proxy::Proxy;
 use super::{Site, free_address};
 
-/// Starts the gateway in front of the upstream.
-pub(super) fn start(site: &Site) -> Result<Proxy> {
+/// Starts the gateway in front of the upstream, its budgets in the store of that URL.
+pub(super) fn start(site: &Site, store: &str) -> Result<Proxy> {
     let address = free_address()?;
     let config = site.directory.join("gateway.toml");
     let tenants = site.directory.join("tenants.toml");
     if tenants.exists() {
         fs::remove_file(&tenants).context("clearing tenants.toml")?;
     }
-    let text = configuration(&site.directory, address, free_address()?, site.upstream);
+    let mut text = configuration(&site.directory, address, free_address()?, site.upstream);
+    text.push_str(&format!("\n[store]\nurl = \"{store}\"\n"));
     fs::write(&config, text).context("writing gateway.toml")?;
     let key = add_tenant(&site.gateway, &config)?;
     let mut command = Command::new(&site.gateway);

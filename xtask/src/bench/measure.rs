@@ -68,15 +68,20 @@ impl Measure {
     }
 
     fn quantiles_direct(self, site: &Site, effort: Effort, report: &mut Report) -> Result<(f64, f64)> {
-        let mut arguments = self.command(effort);
-        arguments.extend(["--plain".to_owned(), format!("--address={}", site.upstream)]);
-        let answer = site.load(&arguments).context("directly")?;
-        progress(&format!("{self:?}, direct: {answer}"));
-        let direct = (number(&answer, "p50_us")?, number(&answer, "p99_us")?);
+        let direct = self.direct(site, effort)?;
         let (p50, p99) = self.quantile_figures();
         report.add(p50, Column::Direct, direct.0);
         report.add(p99, Column::Direct, direct.1);
         Ok(direct)
+    }
+
+    /// The median and the 99th percentile of what the upstream takes without a proxy, in microseconds.
+    pub(super) fn direct(self, site: &Site, effort: Effort) -> Result<(f64, f64)> {
+        let mut arguments = self.command(effort);
+        arguments.extend(["--plain".to_owned(), format!("--address={}", site.upstream)]);
+        let answer = site.load(&arguments).context("directly")?;
+        progress(&format!("{self:?}, direct: {answer}"));
+        Ok((number(&answer, "p50_us")?, number(&answer, "p99_us")?))
     }
 
     fn command(self, effort: Effort) -> Vec<String> {
@@ -95,7 +100,8 @@ impl Measure {
         }
     }
 
-    fn arguments(self, site: &Site, proxy: &Proxy, effort: Effort) -> Vec<String> {
+    /// What the load generator is told to measure a proxy.
+    pub(super) fn arguments(self, site: &Site, proxy: &Proxy, effort: Effort) -> Vec<String> {
         let Proxy { address, key, process } = proxy;
         let mut arguments = self.command(effort);
         arguments.extend([format!("--address={address}"), format!("--key={key}")]);
@@ -172,12 +178,12 @@ impl Measure {
     }
 }
 
-fn number(answer: &Value, key: &str) -> Result<f64> {
+pub(super) fn number(answer: &Value, key: &str) -> Result<f64> {
     answer[key].as_f64().with_context(|| format!("bench-load did not print {key}"))
 }
 
 #[expect(clippy::print_stderr, reason = "progress of a long command")]
-fn progress(line: &str) {
+pub(super) fn progress(line: &str) {
     eprintln!("{line}");
 }
 

@@ -1,0 +1,85 @@
+//! What Prometheus sees of a fleet.
+
+use std::sync::{Arc, Weak};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::gateway::Gateway;
+use crate::metrics::Metrics;
+
+/// Bounds for a request to the store, in seconds; beyond the last there is the deadline.
+const STORE_TIME: [f64; 10] = [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.25];
+
+/// Metrics of the store.
+#[derive(Debug)]
+pub(super) struct FleetMetrics {
+    pub(super) up: Gauge,
+    pub(super) nodes: Gauge,
+    pub(super) lease_seconds: Histogram,
+}
+
+impl FleetMetrics {
+    pub(super) fn register(common: &Metrics, registry: &mut Registry) -> Self {
+        let metrics = Self {
+            up: common.store_up.clone(),
+            nodes: Gauge::default(),
+            lease_seconds: Histogram::new(STORE_TIME),
+        };
+        registry.register(
+            "gateway_fleet_nodes",
+            "Nodes that lived when the store was last reached",
+            metrics.nodes.clone(),
+        );
+        registry.register(
+            "gateway_fleet_lease_seconds",
+            "Requests to the store for a lease, failed ones included",
+            metrics.lease_seconds.clone(),
+        );
+        metrics
+    }
+}
+
+/// What is leased, read from the accounts when it is asked for.
+#[derive(Debug)]
+pub struct Leases {
+    gateway: Weak<Gateway>,
+}
+
+impl Leases {
+    /// A collector over a gateway's tenants.
+    #[must_use]
+    pub fn new(gateway: &Arc<Gateway>) -> Self {
+        Self { gateway: Arc::downgrade(gateway) }
+    }
+}
+
+impl Collector for Leases {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let Some(gateway) = self.gateway.upgrade() else { return Ok(()) };
+        let snapshot = gateway.snapshot();
+        let now = gateway.clock.now();
+        let of_all = [
+            ("gateway_fleet_leased_tokens", "Tokens of the minute leased to this node", false),
+            (
+                "gateway_fleet_overshoot_bound_tokens",
+                "The most that this node may use of the minute beyond what the fleet knows of",
+                true,
+            ),
+        ];
+        for (name, help, is_bound) in of_all {
+            let mut descriptor = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for tenant in snapshot.tenants() {
+                let Some(tokens) = tenant.account.leased_tokens(&tenant.limits, now) else { continue };
+                let value = if is_bound { tokens.overshoot_bound } else { tokens.leased };
+                let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+                gauge.encode(descriptor.encode_family(&[("tenant", tenant.name.as_str())])?)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,341 @@
+//! A node's part of budgets that a fleet shares: what it has leased of each, and what it has used of that.
+//!
+//! Of every limit that a tenant has, a node may hold and use only what it has leased from the fleet's store. A call
+//! that ends gives what it did not use back to the lease, not to the store. While the store is down the lease stretches
+//! by the node's share of the limit, or nothing more is let in; [`Standing`] says which.
+
+mod exchange;
+mod standing;
+
+use std::sync::Arc;
+
+use super::Now;
+use super::period::Period;
+use crate::units::{NanoDollars, Tokens};
+
+pub use exchange::{Booked, LeaseReply, LeaseRequest, RESOURCES, SliceReply, SliceRequest};
+pub use standing::{Footing, Standing};
+
+/// How long after an answer that the fleet has nothing left it is not asked again.
+const ASK_AGAIN_MS: u64 = 500;
+/// A tenant that made no call for so long gives back what it has leased.
+const IDLE_MS: u64 = 3_000;
+/// How many calls of the size of the largest recent one a node would like to have leased ahead.
+const CALLS_AHEAD: u64 = 4;
+/// The most that is told to the store, whose numbers are floating: 2^53, nine million dollars.
+const MOST: u64 = 1 << 53;
+
+/// The place of a resource among the [`RESOURCES`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Resource {
+    Calls,
+    Tokens,
+    PeriodTokens(Period),
+    PeriodCost(Period),
+}
+
+impl Resource {
+    pub(super) const fn index(self) -> usize {
+        match self {
+            Self::Calls => 0,
+            Self::Tokens => 1,
+            Self::PeriodTokens(period) => 2 + 2 * period.index(),
+            Self::PeriodCost(period) => 3 + 2 * period.index(),
+        }
+    }
+
+    /// The amount that is of this resource's unit.
+    pub(super) const fn of(self, amounts: &Amounts) -> u64 {
+        match self {
+            Self::Calls => amounts.calls,
+            Self::Tokens | Self::PeriodTokens(_) => amounts.tokens,
+            Self::PeriodCost(_) => amounts.cost,
+        }
+    }
+}
+
+/// Calls, tokens and nano-dollars.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Amounts {
+    pub(super) calls: u64,
+    pub(super) tokens: u64,
+    pub(super) cost: u64,
+}
+
+impl Amounts {
+    fn most(self, other: Self) -> Self {
+        Self {
+            calls: self.calls.max(other.calls),
+            tokens: self.tokens.max(other.tokens),
+            cost: self.cost.max(other.cost),
+        }
+    }
+
+    const fn less_an_eighth(self) -> Self {
+        const fn less(amount: u64) -> u64 {
+            amount - amount.div_ceil(8)
+        }
+        Self { calls: less(self.calls), tokens: less(self.tokens), cost: less(self.cost) }
+    }
+}
+
+/// What one decision needs to know of one resource.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Budget {
+    pub(super) resource: Resource,
+    pub(super) limit: u64,
+    /// By open calls of this node.
+    pub(super) held: u64,
+    /// On this node, in the minute or the period.
+    pub(super) used_here: u64,
+}
+
+/// What a node has leased of one resource.
+#[derive(Debug, Clone, Copy, Default)]
+struct Slice {
+    leased: u64,
+    /// What the store could still lease when it last answered.
+    available: u64,
+    /// What the node should have unused.
+    target: u64,
+    /// Until when asking is of no use: the store had too little.
+    exhausted_until_ms: u64,
+    /// When the store expected to have more.
+    more_at_ms: u64,
+}
+
+/// What a node has leased of a tenant's budgets.
+#[derive(Debug)]
+pub(super) struct Lease {
+    standing: Arc<Standing>,
+    slices: [Slice; RESOURCES],
+    pub(super) booked: Booked,
+    acknowledged: Booked,
+    /// The most that a call needs that waits for a larger lease.
+    needed: Amounts,
+    /// A sinking peak of what calls needed.
+    peak: Amounts,
+    generation: Box<str>,
+    started: u64,
+    answered: u64,
+    valid_until_ms: u64,
+    called_at_ms: u64,
+    /// Somebody was told that the lease is nearly used up.
+    pub(super) nudged: bool,
+}
+
+/// Which request to the store will have carried what a call needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket(u64);
+
+/// Whether a node has leased enough for a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cover {
+    /// It has, or asking for more is of no use.
+    Enough,
+    /// It has, but little will be left: somebody should ask for more.
+    Low,
+    /// It has not, and the store may have more.
+    Short(Ticket),
+}
+
+impl Lease {
+    pub(super) fn new(standing: Arc<Standing>) -> Self {
+        Self {
+            standing,
+            slices: [Slice::default(); RESOURCES],
+            booked: Booked::default(),
+            acknowledged: Booked::default(),
+            needed: Amounts::default(),
+            peak: Amounts::default(),
+            generation: Box::default(),
+            started: 0,
+            answered: 0,
+            valid_until_ms: 0,
+            called_at_ms: 0,
+            nudged: false,
+        }
+    }
+
+    pub(super) fn book(&mut self, window_tokens: Tokens, tokens: [Tokens; 2], cost: [NanoDollars; 2]) {
+        let booked = &mut self.booked;
+        booked.window_tokens = booked.window_tokens.saturating_add(window_tokens.get());
+        booked.tokens = booked.tokens.saturating_add(tokens[0].get()).saturating_sub(tokens[1].get());
+        booked.cost = booked.cost.saturating_add(cost[0].get()).saturating_sub(cost[1].get());
+    }
+
+    pub(super) fn footing(&self) -> Footing {
+        self.standing.footing()
+    }
+
+    /// What of a resource is leased and neither used nor held.
+    pub(super) fn free(&self, budget: &Budget, now: Now) -> u64 {
+        let slice = &self.slices[budget.resource.index()];
+        let leased = i128::from(slice.leased);
+        let (unreported, held) = (self.unreported(budget.resource), i128::from(budget.held));
+        let of_lease = leased - unreported - held;
+        let free = match self.footing() {
+            Footing::Shared if now.monotonic_ms >= self.valid_until_ms => 0,
+            Footing::Shared | Footing::Refusing => of_lease,
+            Footing::Alone { nodes } => {
+                let share = i128::from(budget.limit / u64::from(nodes));
+                of_lease.max(leased + share - i128::from(budget.used_here) - held)
+            }
+        };
+        u64::try_from(free.max(0)).unwrap_or(u64::MAX)
+    }
+
+    /// What of a resource this node could get hold of, as far as it knows.
+    pub(super) fn reach(&self, budget: &Budget, now: Now) -> u64 {
+        // Before the first answer it knows nothing, and local limits are all there is to go by.
+        let available = if self.answered == 0 && self.footing() == Footing::Shared {
+            u64::MAX
+        } else {
+            self.slices[budget.resource.index()].available
+        };
+        self.free(budget, now).saturating_add(available)
+    }
+
+    /// Whether the store has said that it has nothing left of a resource.
+    pub(super) fn is_exhausted(&self, resource: Resource, now: Now) -> bool {
+        now.monotonic_ms < self.slices[resource.index()].exhausted_until_ms
+            || self.footing() != Footing::Shared
+    }
+
+    /// How long until the store expects to have more, in milliseconds.
+    pub(super) fn more_in_ms(&self, resource: Resource, now: Now) -> Option<u64> {
+        self.slices[resource.index()].more_at_ms.checked_sub(now.monotonic_ms).filter(|wait| *wait > 0)
+    }
+
+    /// Whether what is leased covers a call's needs; notes them where it does not and asking may help.
+    pub(super) fn cover(
+        &mut self,
+        budgets: impl Iterator<Item = Budget>,
+        needs: &Amounts,
+        now: Now,
+    ) -> Cover {
+        if self.footing() != Footing::Shared {
+            return Cover::Enough;
+        }
+        self.called_at_ms = now.monotonic_ms;
+        self.peak = self.peak.most(*needs);
+        let (mut short, mut hopeless, mut low) = (false, false, false);
+        for budget in budgets {
+            let (free, need) = (self.free(&budget, now), budget.resource.of(needs));
+            if free < need {
+                short = true;
+                hopeless |= self.is_exhausted(budget.resource, now);
+            } else {
+                low |= free - need < self.slices[budget.resource.index()].target / 2;
+            }
+        }
+        if short && !hopeless {
+            // Not their sum: what the store has left is for the other nodes' calls too, and who is still short asks again.
+            self.needed = self.needed.most(*needs);
+            Cover::Short(Ticket(self.started + 1))
+        } else if low && !short && !std::mem::replace(&mut self.nudged, true) {
+            Cover::Low
+        } else {
+            Cover::Enough
+        }
+    }
+
+    /// Whether the request that a ticket names, or a later one, was answered.
+    pub(super) const fn is_answered(&self, ticket: Ticket) -> bool {
+        self.answered >= ticket.0
+    }
+
+    /// Whether the store should hear of this tenant.
+    pub(super) fn is_due(&self) -> bool {
+        self.booked != self.acknowledged || self.slices.iter().any(|slice| slice.leased > 0)
+    }
+
+    /// Whether there were no calls for a while.
+    pub(super) const fn is_idle(&self, now: Now) -> bool {
+        now.monotonic_ms.saturating_sub(self.called_at_ms) > IDLE_MS
+    }
+
+    /// Starts a request; what is leased beyond its use is given back with it, and all that is unused when `idle`.
+    pub(super) fn request(
+        &mut self,
+        budgets: impl Iterator<Item = Budget>,
+        idle: bool,
+    ) -> [SliceRequest; RESOURCES] {
+        self.started += 1;
+        self.nudged = false;
+        let needed = std::mem::take(&mut self.needed);
+        let mut slices = [SliceRequest::default(); RESOURCES];
+        for budget in budgets {
+            let index = budget.resource.index();
+            let unreported = u64::try_from(self.unreported(budget.resource)).unwrap_or(0);
+            let ahead = CALLS_AHEAD.saturating_mul(budget.resource.of(&self.peak).max(unreported));
+            let slice = &mut self.slices[index];
+            let keep = if idle { 0 } else { slice.target };
+            let free = slice.leased.saturating_sub(unreported).saturating_sub(budget.held);
+            // A little more than the target is kept, or each request would move some to and fro.
+            if free > keep.saturating_mul(2) {
+                slice.leased -= free - keep;
+            }
+            slices[index] = SliceRequest {
+                limit: Some(budget.limit.min(MOST)),
+                leased: slice.leased,
+                held: budget.held,
+                need: budget.resource.of(&needed).min(MOST),
+                want: if idle { 0 } else { ahead.min(MOST) },
+            };
+        }
+        // A limit that is no more needs no lease.
+        for (slice, asked) in self.slices.iter_mut().zip(&slices) {
+            if asked.limit.is_none() {
+                *slice = Slice::default();
+            }
+        }
+        self.peak = self.peak.less_an_eighth();
+        slices
+    }
+
+    pub(super) fn told(&self) -> (u64, Box<str>, Booked) {
+        (self.started, self.generation.clone(), self.acknowledged)
+    }
+
+    /// Takes an answer, unless a later request has been started since.
+    pub(super) fn answer(&mut self, request: &LeaseRequest, reply: &LeaseReply, lifetime_ms: u64, now: Now) {
+        if request.sequence != self.started {
+            return;
+        }
+        self.answered = request.sequence;
+        self.acknowledged = request.used;
+        if self.generation != reply.generation {
+            self.generation.clone_from(&reply.generation);
+        }
+        // From before the request was sent, so that it ends here before the store thinks that it has.
+        self.valid_until_ms = request.made_at.monotonic_ms.saturating_add(lifetime_ms);
+        for (slice, told) in self.slices.iter_mut().zip(&reply.slices) {
+            let again = |wait: u64| if wait == 0 { 0 } else { now.monotonic_ms.saturating_add(wait) };
+            *slice = Slice {
+                leased: told.leased,
+                available: told.available,
+                target: told.target,
+                exhausted_until_ms: again(told.wait_ms.min(ASK_AGAIN_MS)),
+                more_at_ms: again(told.wait_ms),
+            };
+        }
+    }
+
+    /// What is leased of a resource.
+    pub(super) const fn leased(&self, resource: Resource) -> u64 {
+        self.slices[resource.index()].leased
+    }
+
+    /// What was booked of a resource since the store's last acknowledgement.
+    fn unreported(&self, resource: Resource) -> i128 {
+        let (booked, acknowledged) = (&self.booked, &self.acknowledged);
+        let (booked, acknowledged) = match resource {
+            Resource::Calls => (booked.calls, acknowledged.calls),
+            Resource::Tokens => (booked.window_tokens, acknowledged.window_tokens),
+            Resource::PeriodTokens(_) => (booked.tokens, acknowledged.tokens),
+            Resource::PeriodCost(_) => (booked.cost, acknowledged.cost),
+        };
+        i128::from(booked) - i128::from(acknowledged)
+    }
+}

@@ -1,0 +1,483 @@
+//! Several nodes' accounts against the scripts in a real server, on a clock that the test moves: whatever the order of
+//! events, the fleet stays within its limits.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests unwrap, and so do their helpers")]
+
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use gateway_user::fleet::{LEASE_LIFETIME, lease_arguments, lease_reply};
+use gateway_user::limits::{
+    Account, Admission, Ask, Cover, Footing, Limits, Now, Period, Quota, Refused, Standing, Used,
+};
+use gateway_user::units::{NanoDollars, Prices, TokenPrice, Tokens};
+use proptest::prelude::*;
+use redis::{Connection, Script};
+
+/// The script as it is shipped, on the test's clock.
+const SCRIPT: &str =
+    concat!("local now_us = tonumber(ARGV[2]) * 1000\n", include_str!("../src/fleet/lease.lua"));
+/// 2024-02-29T13:14:15Z.
+const START_SECONDS: u64 = 1_709_212_455;
+const PRICES: Prices = Prices {
+    input: TokenPrice::from_pico_dollars(150_000),
+    cached_input: TokenPrice::from_pico_dollars(75_000),
+    output: TokenPrice::from_pico_dollars(600_000),
+};
+
+/// A server of the test's own; it goes when this is dropped.
+struct Server {
+    process: Child,
+    directory: tempfile::TempDir,
+}
+
+impl Server {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let process = Command::new("redis-server")
+            .args(["--port", "0", "--unixsocket", "redis.sock", "--save", "", "--appendonly", "no"])
+            .current_dir(directory.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("redis-server (Debian package redis-server): {error}"));
+        Self { process, directory }
+    }
+
+    fn connect(&self) -> Connection {
+        let socket: PathBuf = self.directory.path().join("redis.sock");
+        let client = redis::Client::open(format!("redis+unix://{}", socket.display())).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            if let Ok(connection) = client.get_connection() {
+                return connection;
+            }
+            assert!(Instant::now() < deadline, "redis-server does not answer");
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+struct Node {
+    name: String,
+    account: Arc<Account>,
+    standing: Arc<Standing>,
+    open: Vec<Open>,
+}
+
+struct Open {
+    admission: Admission,
+    prompt: u64,
+}
+
+/// Nodes around a server, and the truth about what they used.
+struct Fleet<'a> {
+    server: &'a mut Connection,
+    script: Script,
+    nodes: Vec<Node>,
+    started: usize,
+    ms: u64,
+    limits: Limits,
+    /// When how many tokens were used, and for how much.
+    used: Vec<(u64, Used)>,
+    calls: Vec<u64>,
+}
+
+impl<'a> Fleet<'a> {
+    fn new(server: &'a mut Connection, nodes: usize, limits: Limits) -> Self {
+        redis::cmd("FLUSHALL").exec(server).unwrap();
+        let mut fleet = Self {
+            server,
+            script: Script::new(SCRIPT),
+            nodes: Vec::new(),
+            started: 0,
+            ms: 0,
+            limits,
+            used: Vec::new(),
+            calls: Vec::new(),
+        };
+        for _ in 0..nodes {
+            let node = fleet.node();
+            fleet.nodes.push(node);
+        }
+        fleet
+    }
+
+    fn node(&mut self) -> Node {
+        self.started += 1;
+        let standing = Arc::new(Standing::new(Footing::Shared));
+        Node {
+            name: format!("node{}", self.started),
+            account: Arc::new(Account::leased(Arc::clone(&standing))),
+            standing,
+            open: Vec::new(),
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now { monotonic_ms: 1_000_000 + self.ms, utc_seconds: START_SECONDS + self.ms / 1000 }
+    }
+
+    /// One request of a node; with `lost` the server's answer does not arrive.
+    fn sync(&mut self, node: usize, asked_for: bool, lost: bool) {
+        let now = self.now();
+        let node = &self.nodes[node];
+        let Some(request) = node.account.lease_request(&self.limits, asked_for, false, now) else { return };
+        let lifetime = u64::try_from(LEASE_LIFETIME.as_millis()).unwrap();
+        let value = self
+            .script
+            .key("tenant")
+            .arg(lease_arguments(&node.name, &request, lifetime))
+            .arg(START_SECONDS * 1000 + self.ms)
+            .invoke(self.server)
+            .unwrap();
+        let reply = lease_reply(&value).unwrap().unwrap();
+        if !lost {
+            node.account.lease_reply(&request, &reply, LEASE_LIFETIME, now);
+        }
+    }
+
+    fn admit(&mut self, node: usize, prompt: u64, named: Option<u64>) -> Result<(), Refused> {
+        let ask = Ask {
+            answers: 1,
+            prompt: Tokens::new(prompt),
+            output_named: named.map(Tokens::new),
+            output_most: Tokens::new(16_384),
+            prices: PRICES,
+        };
+        for _ in 0..3 {
+            match self.nodes[node].account.cover(&self.limits, &ask, self.now()) {
+                Cover::Short(_) => self.sync(node, true, false),
+                Cover::Enough | Cover::Low => break,
+            }
+        }
+        let now = self.now();
+        let node = &mut self.nodes[node];
+        let (admission, _) = Admission::admit(&node.account, &self.limits, &ask, now)?;
+        node.open.push(Open { admission, prompt });
+        self.calls.push(self.ms);
+        Ok(())
+    }
+
+    /// Lets time pass, in which the nodes renew their leases.
+    fn pass(&mut self, mut ms: u64) {
+        while ms > 0 {
+            let step = ms.min(1_000);
+            self.ms += step;
+            ms -= step;
+            for node in 0..self.nodes.len() {
+                self.sync(node, false, false);
+            }
+        }
+    }
+
+    fn settle(&mut self, node: usize, call: usize, part: u64) {
+        let now = self.now();
+        let open = &mut self.nodes[node].open;
+        if open.is_empty() {
+            return;
+        }
+        let call = open.swap_remove(call % open.len());
+        let used = used(call.prompt, call.admission.output_allowed().get() * part / 100);
+        call.admission.settle(used, now);
+        self.used.push((self.ms, used));
+    }
+
+    /// Another node takes the place of one that dies; what its calls held upstream has generated.
+    fn kill(&mut self, node: usize) {
+        let fresh = self.node();
+        let dead = std::mem::replace(&mut self.nodes[node], fresh);
+        for call in &dead.open {
+            self.used.push((self.ms, used(call.prompt, call.admission.output_allowed().get())));
+        }
+    }
+
+    fn held(&self) -> u64 {
+        self.nodes.iter().map(|node| node.account.counters(self.now()).tokens_held.get()).sum()
+    }
+
+    /// Tokens used within the last minute and held now.
+    fn minute(&self) -> u64 {
+        self.held() + self.total_since((self.ms + 1).saturating_sub(60_000))
+    }
+
+    fn total_since(&self, ms: u64) -> u64 {
+        self.used.iter().filter(|(at, _)| *at >= ms).map(|(_, used)| used.tokens.get()).sum()
+    }
+
+    fn spent(&self) -> u64 {
+        let held: u64 = self.nodes.iter().map(|node| node.account.counters(self.now()).cost_held.get()).sum();
+        held + self.used.iter().map(|(_, used)| used.cost.get()).sum::<u64>()
+    }
+
+    fn calls_in_minute(&self) -> u64 {
+        u64::try_from(self.calls.iter().filter(|at| **at + 60_000 > self.ms).count()).unwrap()
+    }
+}
+
+fn used(prompt: u64, output: u64) -> Used {
+    let (prompt, output) = (Tokens::new(prompt), Tokens::new(output));
+    Used { tokens: prompt.saturating_add(output), output, cost: PRICES.cost(prompt, Tokens::ZERO, output) }
+}
+
+fn minute_of(tokens: u32) -> Limits {
+    Limits { tokens_per_minute: NonZeroU32::new(tokens), ..Limits::default() }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Admit { node: usize, prompt: u64, named: Option<u64> },
+    Settle { node: usize, call: usize, part: u64 },
+    Sync { node: usize, lost: bool },
+    Kill { node: usize },
+    Tick { ms: u64 },
+}
+
+const NODES: usize = 3;
+
+fn step() -> impl Strategy<Value = Step> {
+    let node = 0..NODES;
+    prop_oneof![
+        6 => (node.clone(), 1_u64..1_500, prop::option::of(1_u64..3_000))
+            .prop_map(|(node, prompt, named)| Step::Admit { node, prompt, named }),
+        5 => (node.clone(), any::<usize>(), 0_u64..=100)
+            .prop_map(|(node, call, part)| Step::Settle { node, call, part }),
+        5 => (node.clone(), prop::bool::weighted(0.2)).prop_map(|(node, lost)| Step::Sync { node, lost }),
+        1 => node.prop_map(|node| Step::Kill { node }),
+        3 => (1_u64..4_000).prop_map(|ms| Step::Tick { ms }),
+        1 => (4_000_u64..70_000).prop_map(|ms| Step::Tick { ms }),
+    ]
+}
+
+#[test]
+fn a_fleet_never_passes_its_limits() {
+    let server = Server::start();
+    let mut connection = server.connect();
+    let schedules = (prop::collection::vec(step(), 1..150), 2_000_u32..20_000, 10_000_u64..100_000);
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        failure_persistence: None,
+        cases: 96,
+        ..ProptestConfig::default()
+    });
+    let connection = std::cell::RefCell::new(&mut connection);
+    let result = runner.run(&schedules, |(steps, minute, day)| {
+        let spend = NanoDollars::new(day * 400);
+        let calls = minute / 200;
+        let limits = Limits {
+            calls_per_minute: NonZeroU32::new(calls),
+            tokens_per_minute: NonZeroU32::new(minute),
+            quotas: Box::new([
+                Quota::Tokens { limit: Tokens::new(day), period: Period::Monthly },
+                Quota::Spend { limit: spend, period: Period::Yearly },
+            ]),
+            ..Limits::default()
+        };
+        let mut connection = connection.borrow_mut();
+        let mut fleet = Fleet::new(&mut connection, NODES, limits);
+        for step in steps {
+            match step {
+                Step::Admit { node, prompt, named } => drop(fleet.admit(node, prompt, named)),
+                Step::Settle { node, call, part } => fleet.settle(node, call, part),
+                Step::Sync { node, lost } => fleet.sync(node, false, lost),
+                Step::Kill { node } => fleet.kill(node),
+                Step::Tick { ms } => fleet.pass(ms),
+            }
+            prop_assert!(fleet.minute() <= u64::from(minute), "{} of {minute} tokens", fleet.minute());
+            prop_assert!(fleet.calls_in_minute() <= u64::from(calls));
+            prop_assert!(fleet.held() + fleet.total_since(0) <= day);
+            // Held and settled amounts are rounded up each for itself.
+            prop_assert!(fleet.spent() <= spend.get() + 300, "{} of {spend}", fleet.spent());
+        }
+        Ok(())
+    });
+    result.unwrap();
+}
+
+/// Lets every node call in turn until none is let in any more, each call used up at once.
+fn exhaust(fleet: &mut Fleet<'_>) {
+    let mut refused = 0;
+    for turn in 0.. {
+        let node = turn % fleet.nodes.len();
+        match fleet.admit(node, 50, Some(50)) {
+            Ok(()) => {
+                refused = 0;
+                fleet.settle(node, 0, 100);
+            }
+            Err(_) => refused += 1,
+        }
+        fleet.sync(node, false, false);
+        if refused > 4 * fleet.nodes.len() {
+            return;
+        }
+        fleet.ms += 20;
+    }
+}
+
+#[test]
+fn nodes_use_the_whole_budget_between_them_and_none_is_left_out() {
+    let server = Server::start();
+    let mut connection = server.connect();
+    let mut fleet = Fleet::new(&mut connection, 3, minute_of(20_000));
+    exhaust(&mut fleet);
+    assert!(fleet.minute() > 19_500, "{}", fleet.minute());
+    let by_node: Vec<_> =
+        fleet.nodes.iter().map(|node| node.account.counters(fleet.now()).tokens_in_window.get()).collect();
+    assert!(by_node.iter().all(|tokens| *tokens > 3_000), "{by_node:?}");
+}
+
+#[test]
+fn one_hot_node_gets_what_idle_ones_do_not_use() {
+    let server = Server::start();
+    let mut connection = server.connect();
+    let mut fleet = Fleet::new(&mut connection, 3, minute_of(20_000));
+    for node in 0..3 {
+        fleet.admit(node, 50, Some(50)).unwrap();
+        fleet.settle(node, 0, 100);
+    }
+    fleet.ms += 4_000;
+    // The idle ones' renewals give back what they had.
+    fleet.sync(1, false, false);
+    fleet.sync(2, false, false);
+    while fleet.admit(0, 50, Some(50)).is_ok() {
+        fleet.settle(0, 0, 100);
+    }
+    assert!(fleet.minute() > 19_800, "{}", fleet.minute());
+}
+
+#[test]
+fn a_dead_nodes_lease_comes_back_a_window_after_it_expired() {
+    let server = Server::start();
+    let mut connection = server.connect();
+    let mut fleet = Fleet::new(&mut connection, 2, minute_of(20_000));
+    fleet.admit(0, 4_000, Some(4_000)).unwrap();
+    fleet.kill(0);
+    // Half of the budget is leased to the dead node, whether it used it or not.
+    fleet.admit(1, 8_000, Some(9_000)).unwrap();
+    assert_eq!(fleet.nodes[1].open[0].admission.output_allowed(), Tokens::new(1_000));
+    fleet.nodes[1].open.clear();
+    fleet.pass(5_000 + 60_000);
+    fleet.admit(1, 8_000, Some(9_000)).unwrap();
+    assert_eq!(fleet.nodes[1].open[0].admission.output_allowed(), Tokens::new(1_000));
+    fleet.nodes[1].open.clear();
+    fleet.pass(2_000);
+    fleet.admit(1, 19_000, Some(400)).unwrap();
+    assert_eq!(fleet.nodes[1].open[0].admission.output_allowed(), Tokens::new(400));
+}
+
+#[test]
+fn a_node_that_comes_back_gets_its_quota_back() {
+    let server = Server::start();
+    let mut connection = server.connect();
+    let limit = Tokens::new(100_000);
+    let quotas = Box::new([Quota::Tokens { limit, period: Period::Monthly }]);
+    let mut fleet = Fleet::new(&mut connection, 2, Limits { quotas, ..Limits::default() });
+    fleet.admit(0, 10_000, Some(10_000)).unwrap();
+    fleet.settle(0, 0, 50);
+    fleet.ms += 50_000;
+    // Unheard of: what it had leased counts as used.
+    assert!(fleet.admit(1, 84_000, Some(1_000)).is_err());
+    fleet.sync(0, false, false);
+    fleet.ms += 1_000;
+    assert!(fleet.admit(1, 84_000, Some(1_000)).is_ok());
+}
+
+#[test]
+fn a_server_that_lost_everything_is_told_again() {
+    let server = Server::start();
+    let mut connection = server.connect();
+    let quotas = Box::new([Quota::Tokens { limit: Tokens::new(1_000_000), period: Period::Daily }]);
+    let mut fleet = Fleet::new(&mut connection, 3, Limits { quotas, ..minute_of(20_000) });
+    exhaust(&mut fleet);
+    let before = fleet.minute();
+    redis::cmd("FLUSHALL").exec(fleet.server).unwrap();
+    for node in 0..3 {
+        fleet.sync(node, false, false);
+    }
+    fleet.pass(3_000);
+    exhaust(&mut fleet);
+    assert!(fleet.minute() <= 20_000, "{before}, then {}", fleet.minute());
+}
+
+#[test]
+fn alone_a_node_uses_its_lease_and_its_share() {
+    let server = Server::start();
+    let mut connection = server.connect();
+    let limit = 12_000;
+    let mut fleet = Fleet::new(&mut connection, 3, minute_of(limit));
+    for node in 0..3 {
+        fleet.admit(node, 50, Some(50)).unwrap();
+        fleet.settle(node, 0, 100);
+        fleet.sync(node, false, false);
+    }
+    let limits = fleet.limits.clone();
+    let mut bound = 0;
+    for node in &fleet.nodes {
+        node.standing.set(Footing::Alone { nodes: 3 });
+        bound += node.account.leased_tokens(&limits, fleet.now()).unwrap().overshoot_bound;
+    }
+    let before = fleet.minute();
+    for node in 0..3 {
+        let mut served = 0;
+        while fleet.admit(node, 50, Some(50)).is_ok() {
+            fleet.settle(node, 0, 100);
+            served += 100;
+        }
+        assert!(served >= u64::from(limit) / 3 - 200, "node {node} served {served} of its share");
+    }
+    assert!(fleet.minute() <= before + bound, "{} of {before} and {bound}", fleet.minute());
+    // Back again, what was used is reported, and counts.
+    for node in &fleet.nodes {
+        node.standing.set(Footing::Shared);
+    }
+    fleet.pass(2_000);
+    assert!(matches!(fleet.admit(0, 50, Some(50)), Err(Refused::Tokens { .. })));
+}
+
+#[test]
+fn refusing_a_node_lets_nothing_in() {
+    let server = Server::start();
+    let mut connection = server.connect();
+    let mut fleet = Fleet::new(&mut connection, 1, minute_of(12_000));
+    fleet.admit(0, 50, Some(50)).unwrap();
+    fleet.nodes[0].standing.set(Footing::Refusing);
+    assert!(matches!(fleet.admit(0, 50, Some(50)), Err(Refused::Unleased { .. })));
+    fleet.nodes[0].standing.set(Footing::Shared);
+    fleet.admit(0, 50, Some(50)).unwrap();
+}
+
+#[test]
+fn money_and_calls_are_shared_too() {
+    let server = Server::start();
+    let mut connection = server.connect();
+    let limits = Limits {
+        calls_per_minute: NonZeroU32::new(30),
+        quotas: Box::new([Quota::Spend { limit: NanoDollars::new(40_000_000), period: Period::Hourly }]),
+        ..Limits::default()
+    };
+    let mut fleet = Fleet::new(&mut connection, 3, limits);
+    exhaust(&mut fleet);
+    assert!(fleet.calls_in_minute() <= 30 && fleet.calls_in_minute() >= 29, "{}", fleet.calls_in_minute());
+    let refused = fleet.admit(0, 50, Some(50)).unwrap_err();
+    assert!(
+        matches!(refused, Refused::Calls { limit: 30, wait } if wait > Duration::from_secs(40)),
+        "{refused:?}"
+    );
+    fleet.ms += 62_000;
+    for _ in 0..20 {
+        if fleet.admit(1, 100, Some(10_000)).is_ok() {
+            fleet.settle(1, 0, 100);
+        }
+        fleet.ms += 1_000;
+    }
+    assert!(fleet.spent() <= 40_000_300 && fleet.spent() > 36_000_000, "{}", fleet.spent());
+    let refused = fleet.admit(0, 10_000, Some(10_000)).unwrap_err();
+    assert!(matches!(refused, Refused::SpendQuota { .. }), "{refused:?}");
+}
