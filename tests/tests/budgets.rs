@@ -1,5 +1,4 @@
 //! Budgets hold: against many callers at once, on every way that a call can end, and whatever a request looks like.
-#![expect(clippy::float_cmp, reason = "counts: whole numbers, however Prometheus writes them")]
 #![expect(clippy::unwrap_used, reason = "tests unwrap, and so do their helpers")]
 #![expect(clippy::float_cmp, reason = "counters are whole numbers")]
 

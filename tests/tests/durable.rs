@@ -2,7 +2,6 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    clippy::large_futures,
     reason = "tests unwrap, and so do their helpers; they run one at a time"
 )]
 

@@ -1,6 +1,4 @@
 //! Which requests are calls, whose they are, and what Azure would see of them.
-#![expect(clippy::float_cmp, reason = "counts: whole numbers, however Prometheus writes them")]
-#![expect(clippy::large_futures, reason = "each test has one, on a stack of its own")]
 #![expect(clippy::unwrap_used, reason = "tests unwrap, and so do their helpers")]
 #![expect(clippy::float_cmp, reason = "counters are whole numbers")]
 

@@ -1,5 +1,4 @@
 //! Streams: nothing is held back, nothing is changed, and what they used is booked to the token.
-#![expect(clippy::float_cmp, reason = "counts: whole numbers, however Prometheus writes them")]
 #![expect(clippy::unwrap_used, reason = "tests unwrap, and so do their helpers")]
 #![expect(clippy::float_cmp, reason = "counters are whole numbers")]
 
