@@ -52,8 +52,6 @@ pub enum Refusal {
     UpstreamTimeout(Duration),
     /// No identity token to forward with.
     IdentityUnavailable,
-    /// Shutting down: this connection takes no new calls.
-    ShuttingDown,
 }
 
 impl Refusal {
@@ -72,10 +70,9 @@ impl Refusal {
             | Self::Limited(Refused::Calls { .. } | Refused::Concurrency { .. } | Refused::Tokens { .. }) => {
                 StatusCode::TOO_MANY_REQUESTS
             }
-            Self::NoBackend
-            | Self::IdentityUnavailable
-            | Self::ShuttingDown
-            | Self::Limited(Refused::Unleased { .. }) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoBackend | Self::IdentityUnavailable | Self::Limited(Refused::Unleased { .. }) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::UpstreamError => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout(_) => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -107,7 +104,6 @@ impl Refusal {
             Self::UpstreamError => "upstream_error",
             Self::UpstreamTimeout(_) => "upstream_timeout",
             Self::IdentityUnavailable => "identity_unavailable",
-            Self::ShuttingDown => "shutting_down",
         }
     }
 
@@ -126,7 +122,7 @@ impl Refusal {
                 }
                 Refused::Prompt { .. } => None,
             },
-            Self::NoBackend | Self::IdentityUnavailable | Self::ShuttingDown => Some(Duration::from_secs(1)),
+            Self::NoBackend | Self::IdentityUnavailable => Some(Duration::from_secs(1)),
             Self::MissingTenant
             | Self::InvalidKey
             | Self::UnknownRoute
@@ -143,7 +139,7 @@ impl Refusal {
     /// Whether the connection is of no further use: there is unread body on it.
     #[must_use]
     pub const fn closes(&self) -> bool {
-        matches!(self, Self::BodyTooLarge(_) | Self::BodyTimeout | Self::ShuttingDown)
+        matches!(self, Self::BodyTooLarge(_) | Self::BodyTimeout)
     }
 
     /// The response's head and body.
@@ -252,7 +248,6 @@ impl fmt::Display for Refusal {
                 write!(f, "the backend did not answer within {} s", timeout.as_secs_f64())
             }
             Self::IdentityUnavailable => f.write_str("the gateway has no identity token at the moment"),
-            Self::ShuttingDown => f.write_str("the gateway is shutting down; connect again"),
         }
     }
 }

@@ -49,8 +49,7 @@ impl Visit<'_> {
             | Refusal::NoBackend
             | Refusal::UpstreamError
             | Refusal::UpstreamTimeout(_)
-            | Refusal::IdentityUnavailable
-            | Refusal::ShuttingDown => None,
+            | Refusal::IdentityUnavailable => None,
         }
     }
 }
