@@ -24,6 +24,16 @@ pub(crate) struct Ebpf {
 /// BPF's machine of 2019 on: atomic compare-and-swap, 32-bit registers, longer jumps.
 const CPU: &str = "-Ctarget-cpu=v3";
 
+/// The release profile that the object is built with, whatever the gateway itself is built with: one codegen unit, to stay
+/// within the 512 bytes of stack, and everything else that the bytes depend on.
+const PROFILE: [(&str, &str); 5] = [
+    ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "3"),
+    ("CARGO_PROFILE_RELEASE_LTO", "fat"),
+    ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1"),
+    ("CARGO_PROFILE_RELEASE_DEBUG", "line-tables-only"),
+    ("CARGO_PROFILE_RELEASE_PANIC", "unwind"),
+];
+
 impl Ebpf {
     /// `cargo xtask ebpf --check`.
     pub(crate) const CHECK: Self = Self { check: true };
@@ -99,7 +109,8 @@ fn build(root: &Path, toolchain: &Toolchain) -> Result<PathBuf> {
         .env_remove("RUSTFLAGS")
         // An outer cargo's choices must not reach this one.
         .env_remove("RUSTC_WORKSPACE_WRAPPER")
-        .env_remove("RUSTC_WRAPPER");
+        .env_remove("RUSTC_WRAPPER")
+        .envs(PROFILE);
     toolchain.apply(&mut cargo);
     run(&mut cargo)?;
     Ok(target.join("bpfel-unknown-none/release/shed"))

@@ -188,7 +188,7 @@ fn install_rustup(folder: &Path) -> Result<()> {
         "--quiet",
         "--locked",
         "--version",
-        BPF_LINKER,
+        BPF_LINKER_INSIDE,
         "--no-default-features",
     ]);
     cargo.args(["--features", &format!("rust-llvm-{LLVM_MAJOR}"), "--root"]).arg(folder.join("rustup"));
