@@ -1,7 +1,7 @@
 //! One budget over all nodes of a fleet: nodes lease slices of it from a Redis or Valkey server that they share.
 //!
 //! A node holds and uses only what it has leased, so that most calls ask nobody; the account decides
-//! ([`Account`](crate::limits::Account)), and this module keeps it supplied. A call that finds too little leased waits
+//! ([`Account`]), and this module keeps it supplied. A call that finds too little leased waits
 //! once, briefly, for a larger lease. In the background each active tenant's use is reported and its lease renewed
 //! every second, and what idle tenants leased is given back. The leases of a node that dies expire.
 //!
