@@ -3,6 +3,7 @@
 //! A failing step does not stop the ones after it, so that one run shows everything. A step that cannot run here says
 //! so in one line and counts as skipped; under CI=true a skipped step fails the run.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -197,6 +198,11 @@ fn shown(command: &Command) -> String {
     let task =
         command.get_args().map(|argument| argument.to_string_lossy()).find(|word| !word.starts_with('-'));
     task.map_or_else(|| name.clone(), |task| format!("{name} {task}"))
+}
+
+/// Whether this process may do everything on this machine: a process's folder belongs to whom it runs as.
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 
 /// The executable that a shell would find under `name`.

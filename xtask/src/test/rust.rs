@@ -51,7 +51,10 @@ pub(super) fn end_to_end(context: &Context) -> Result<Outcome> {
             .args(["test", "--locked", "--package=gateway-tests", "--no-fail-fast"])
             .env("AOAI_GATEWAY_BIN", built.path("aoai-gateway")?),
     )?;
-    Ok(Outcome::Passed)
+    if super::is_root() {
+        return Ok(Outcome::Passed);
+    }
+    Ok(Outcome::Skipped("not root, so the kernel tests were left out; all others passed".to_owned()))
 }
 
 /// As `cargo xtask ebpf --check`, which installs below target/ what it lacks.

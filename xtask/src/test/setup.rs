@@ -4,12 +4,11 @@
 //! stays as it was and `cargo clean` undoes it.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Context, Outcome, on_path, pass};
+use super::{Context, Outcome, is_root, on_path, pass};
 use crate::workspace::cargo;
 
 /// An executable that some step runs, and the Debian package that has it.
@@ -46,7 +45,7 @@ pub(super) fn install(context: &Context) -> Result<Outcome> {
         .filter(|program| on_path(program.executable).is_none())
         .map(|program| program.package)
         .collect();
-    let root = fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);
+    let root = is_root();
     if root && on_path("apt-get").is_some() {
         system_packages(context, &missing)?;
     }
