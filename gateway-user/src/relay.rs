@@ -300,6 +300,7 @@ impl Relay {
     fn count(&mut self) {
         let Meter::Stream { meter, spent, .. } = &mut self.meter else { return };
         meter.push(&self.uncounted);
+        meter.count();
         self.uncounted.clear();
         let counted = meter.output_counted();
         if counted > *spent

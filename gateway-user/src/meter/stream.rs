@@ -121,7 +121,14 @@ impl StreamMeter {
         self.usage.as_ref()
     }
 
-    /// The output tokens counted in what has passed, without those of the text that is still too short to count.
+    /// Tokenises the text that has passed, unless upstream has told its count or there is too little of it.
+    pub fn count(&mut self) {
+        if self.usage.is_none() {
+            self.output.count();
+        }
+    }
+
+    /// The output tokens counted in what has passed, without those of the text that was not counted yet.
     #[must_use]
     pub fn output_counted(&self) -> Tokens {
         self.output.counted()

@@ -5,9 +5,9 @@ use crate::units::Tokens;
 
 /// Counts the text of a stream that arrives in pieces of any size, in time proportional to the text.
 ///
-/// Text is held until there is [`BUFFER_BYTES`] of it, then tokenised up to the last space. Chunks need not end where
-/// tokens do, so that counting each by itself would find up to twice as many. A cut between words changes nothing; one in
-/// text without spaces may add a token or two, about one in a hundred.
+/// Text is held until it is asked to be counted and there is [`ENOUGH_BYTES`] of it, then tokenised up to the last space.
+/// Chunks need not end where tokens do, so that counting each by itself would find up to twice as many. A cut between
+/// words changes nothing; one in text without spaces may add a token or two, about one in a hundred.
 #[derive(Debug)]
 pub struct OutputCounter {
     encoding: Encoding,
@@ -22,11 +22,12 @@ impl OutputCounter {
         Self { encoding, counted: Tokens::ZERO, pending: String::new() }
     }
 
-    /// Adds a piece of the answer's text.
+    /// Adds a piece of the answer's text. It is not tokenised before [`Self::count`] says so, or there is too much of it:
+    /// an answer whose usage upstream reports at its end needs no count of its last words.
     pub fn push(&mut self, text: &str) {
         let mut rest = text;
-        while self.pending.len() + rest.len() >= BUFFER_BYTES {
-            let room = rest.floor_char_boundary(BUFFER_BYTES.saturating_sub(self.pending.len()));
+        while self.pending.len() + rest.len() > MOST_BYTES {
+            let room = rest.floor_char_boundary(MOST_BYTES.saturating_sub(self.pending.len()));
             let (fits, after) = rest.split_at(room);
             self.pending.push_str(fits);
             rest = after;
@@ -35,13 +36,20 @@ impl OutputCounter {
         self.pending.push_str(rest);
     }
 
+    /// Tokenises what is held, if that is enough to be worth it.
+    pub fn count(&mut self) {
+        if self.pending.len() >= ENOUGH_BYTES {
+            self.count_most();
+        }
+    }
+
     /// The tokens of the text that has been tokenised; what is still held is not among them.
     #[must_use]
     pub const fn counted(&self) -> Tokens {
         self.counted
     }
 
-    /// All tokens so far. Tokenises what is held, at most [`BUFFER_BYTES`], each time.
+    /// All tokens so far. Tokenises what is held, at most [`MOST_BYTES`], each time.
     #[must_use]
     pub fn total(&self) -> Tokens {
         self.counted.saturating_add(count_text(self.encoding, &self.pending))
@@ -61,8 +69,10 @@ impl OutputCounter {
     }
 }
 
-/// How much text is held at most, give or take a character.
-const BUFFER_BYTES: usize = 1024;
+/// How much text is worth tokenising.
+const ENOUGH_BYTES: usize = 1024;
+/// How much text is held at most.
+const MOST_BYTES: usize = 8 * 1024;
 /// Kept back when the buffer is counted, so that there is always a next character to look at.
 const LOOKAHEAD_BYTES: usize = 8;
 
@@ -79,7 +89,8 @@ mod tests {
         let mut counter = OutputCounter::new(encoding);
         for piece in pieces {
             counter.push(piece);
-            assert!(counter.pending.len() <= BUFFER_BYTES);
+            counter.count();
+            assert!(counter.pending.len() < ENOUGH_BYTES);
         }
         counter.total().get()
     }
@@ -93,6 +104,16 @@ mod tests {
             assert_eq!(counted(encoding, prose.split_inclusive(' ')), whole);
             assert_eq!(counted(encoding, prose.split("")), whole);
         }
+    }
+
+    #[test]
+    fn text_that_nobody_asks_to_count_is_not_held_without_bound() {
+        let mut counter = OutputCounter::new(Encoding::O200k);
+        for _ in 0..100 {
+            counter.push(PROSE);
+            assert!(counter.pending.len() <= MOST_BYTES);
+        }
+        assert_eq!(counter.total(), count_text(Encoding::O200k, &PROSE.repeat(100)));
     }
 
     #[test]
