@@ -11,7 +11,10 @@ use tracing_subscriber::fmt::MakeWriter;
 /// Bytes that may wait to be written. Beyond them lines are dropped, rather than calls held up.
 const MOST_WAITING: usize = 4 * 1024 * 1024;
 /// How long lines gather before they are written together.
-const GATHER: Duration = Duration::from_millis(10);
+const GATHER: Duration = Duration::from_millis(20);
+/// How many times in a row there may be none before the thread sleeps until it is told of one. To wake it costs the call
+/// that logs more than the line itself, so while calls come it looks by itself.
+const QUIET: u32 = 50;
 
 /// Where lines are put.
 #[derive(Debug, Clone)]
@@ -20,7 +23,7 @@ pub(super) struct Buffer(Arc<Shared>);
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     state: Mutex<State>,
-    /// Told of the first line after none, and of the end.
+    /// Told of the first line after a while without, and of the end.
     changed: Condvar,
 }
 
@@ -28,6 +31,8 @@ pub(super) struct Shared {
 struct State {
     waiting: Vec<u8>,
     dropped: u64,
+    /// Whether the thread waits to be told of a line.
+    asleep: bool,
     ended: bool,
 }
 
@@ -59,11 +64,12 @@ impl Flush {
 }
 
 fn write(shared: &Shared, mut out: impl Write) {
-    let mut taken = Vec::new();
+    let (mut taken, mut quiet) = (Vec::new(), 0);
     loop {
         let (dropped, ended) = {
             let mut state = shared.state.lock();
-            while state.waiting.is_empty() && !state.ended {
+            state.asleep = quiet >= QUIET && state.waiting.is_empty();
+            while state.asleep && !state.ended {
                 shared.changed.wait(&mut state);
             }
             if !state.ended {
@@ -72,6 +78,7 @@ fn write(shared: &Shared, mut out: impl Write) {
             std::mem::swap(&mut taken, &mut state.waiting);
             (std::mem::take(&mut state.dropped), state.ended)
         };
+        quiet = if taken.is_empty() { quiet + 1 } else { 0 };
         // Nobody is left to be told when the log itself cannot be written.
         let mut written = out.write_all(&taken);
         if dropped > 0 {
@@ -114,10 +121,10 @@ impl Write for &Shared {
             state.dropped += 1;
             return Ok(line.len());
         }
-        let first = state.waiting.is_empty();
         state.waiting.extend_from_slice(line);
+        let asleep = std::mem::take(&mut state.asleep);
         drop(state);
-        if first {
+        if asleep {
             self.changed.notify_one();
         }
         Ok(line.len())
@@ -143,6 +150,22 @@ mod tests {
         }
         drop(Flush { shared, thread: Some(thread) });
         assert_eq!(*written.lock(), lines.concat().into_bytes());
+    }
+
+    #[test]
+    fn a_line_after_a_long_silence_is_written_at_once() {
+        let (shared, written) = (Arc::<Shared>::default(), Arc::<Mutex<Vec<u8>>>::default());
+        let (writing, out) = (Arc::clone(&shared), Out(Arc::clone(&written)));
+        let thread = std::thread::spawn(move || write(&writing, out));
+        while !shared.state.lock().asleep {
+            std::thread::yield_now();
+        }
+        (&*shared).write_all(b"at last\n").unwrap();
+        while written.lock().is_empty() {
+            std::thread::yield_now();
+        }
+        assert_eq!(*written.lock(), b"at last\n");
+        drop(Flush { shared, thread: Some(thread) });
     }
 
     #[test]
