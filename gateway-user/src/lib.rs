@@ -24,6 +24,7 @@ pub mod request;
 mod request_id;
 pub mod secret;
 pub mod serve;
+mod session;
 pub mod smoke;
 pub mod store;
 pub mod tenant;

@@ -26,7 +26,7 @@ use crate::request::forward::caller_key;
 use crate::request::splice::{Edit, splice};
 use crate::request::{Envelope, Route, query};
 use crate::request_id::RequestId;
-use crate::serve::session::{OpenCall, Session};
+use crate::session::{OpenCall, Session};
 use crate::tenant::KeySlot;
 use crate::tokens;
 use crate::units::Tokens;

@@ -3,10 +3,9 @@
 //! A call never leaves its worker: the connection to the caller, the one to the backend and the timers between them are
 //! all registered with that worker's reactor, so that nothing crosses threads while bytes flow.
 
-pub(crate) mod activity;
 mod connection;
 mod proxy_protocol;
-pub(crate) mod session;
+mod timed;
 mod worker;
 
 use std::io;

@@ -25,7 +25,7 @@ use crate::meter::stream::StreamMeter;
 use crate::relay::{Meter, Relay, RelayError, SharedRelay, Source, TOKENS_CONSUMED};
 use crate::reply::{QUOTA_REASON, Refusal, token_value};
 use crate::request::forward::strip_response;
-use crate::serve::session::{OpenCall, Session};
+use crate::session::{OpenCall, Session};
 use crate::units::Tokens;
 use crate::upstream::connection::Connection;
 use crate::upstream::pool::PoolKey;

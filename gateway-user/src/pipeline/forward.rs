@@ -19,7 +19,7 @@ use crate::call::{Call, Settlement};
 use crate::reply::Refusal;
 use crate::request::forward::strip_request;
 use crate::request::query;
-use crate::serve::session::Session;
+use crate::session::Session;
 use crate::upstream::backend::Backend;
 use crate::upstream::body::RequestBody;
 use crate::upstream::connection::{Connection, SendError, Traffic};

@@ -19,14 +19,14 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::activity::{Activity, Timed};
 use super::proxy_protocol;
-use super::session::Session;
-use super::worker::{OpenConnection, WorkerState};
+use super::timed::Timed;
+use super::worker::OpenConnection;
 use crate::gateway::Gateway;
 use crate::kernel::{Caller, Refusal};
 use crate::metrics::HandshakeResult;
 use crate::pipeline::{self, ReplyBody};
+use crate::session::{Activity, Session, WorkerState};
 
 /// The longest head of a request: line and headers.
 const LONGEST_HEAD: usize = 64 * 1024;

@@ -11,9 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use super::connection::{self, Accepted};
 use super::{ServeError, Tls};
 use crate::gateway::Gateway;
-use crate::relay::Relays;
-use crate::request_id::RequestIds;
-use crate::upstream::pool::Pool;
+use crate::session::WorkerState;
 
 /// Connections that may wait for a worker's attention.
 const QUEUE: usize = 1024;
@@ -26,17 +24,8 @@ const LOOK_AFTER: Duration = Duration::from_millis(400);
 #[derive(Debug)]
 pub(super) struct Worker {
     queue: mpsc::Sender<Handover>,
-    state: Arc<WorkerState>,
+    open: Arc<AtomicUsize>,
     thread: std::thread::JoinHandle<()>,
-}
-
-/// What a worker's connections share.
-#[derive(Debug)]
-pub(crate) struct WorkerState {
-    pub(crate) pool: Arc<Pool>,
-    pub(crate) relays: Relays,
-    pub(crate) request_ids: RequestIds,
-    open: AtomicUsize,
 }
 
 struct Handover {
@@ -47,14 +36,14 @@ struct Handover {
 
 /// Counts a connection among a worker's open ones until it is dropped.
 pub(super) struct OpenConnection {
-    state: Arc<WorkerState>,
+    among: Arc<AtomicUsize>,
     gateway: Arc<Gateway>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.state.open.fetch_sub(1, Ordering::Relaxed);
+        self.among.fetch_sub(1, Ordering::Relaxed);
         self.gateway.metrics.connections.dec();
     }
 }
@@ -66,27 +55,29 @@ impl Worker {
         tls: &Tls,
         draining: &watch::Receiver<bool>,
     ) -> Result<Self, ServeError> {
-        let state = Arc::new(WorkerState {
-            pool: Arc::default(),
-            relays: Relays::default(),
-            request_ids: RequestIds::new()?,
-            open: AtomicUsize::new(0),
-        });
+        let state = Arc::new(WorkerState::new()?);
+        let open = Arc::<AtomicUsize>::default();
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Worker)?;
         let (queue, receiver) = mpsc::channel(QUEUE);
-        let serving =
-            serve(receiver, Arc::clone(gateway), Arc::clone(&state), Arc::clone(tls), draining.clone());
+        let serving = serve(Serving {
+            queue: receiver,
+            open: Arc::clone(&open),
+            gateway: Arc::clone(gateway),
+            state,
+            tls: Arc::clone(tls),
+            draining: draining.clone(),
+        });
         let thread = std::thread::Builder::new()
             .name(format!("worker-{number}"))
             .spawn(move || runtime.block_on(serving))
             .map_err(ServeError::Worker)?;
-        Ok(Self { queue, state, thread })
+        Ok(Self { queue, open, thread })
     }
 
     /// Connections that it has.
     pub(super) fn open(&self) -> usize {
-        self.state.open.load(Ordering::Relaxed)
+        self.open.load(Ordering::Relaxed)
     }
 
     /// Hands a connection over. Waits while the worker's queue is full; a worker that is gone drops it.
@@ -98,7 +89,7 @@ impl Worker {
                 return;
             }
         };
-        self.state.open.fetch_add(1, Ordering::Relaxed);
+        self.open.fetch_add(1, Ordering::Relaxed);
         if self.queue.send(Handover { stream, peer, permit }).await.is_err() {
             tracing::error!("a worker has ended");
         }
@@ -113,20 +104,25 @@ impl Worker {
     }
 }
 
-async fn serve(
-    mut queue: mpsc::Receiver<Handover>,
+/// A worker, as its own thread sees it.
+struct Serving {
+    queue: mpsc::Receiver<Handover>,
+    open: Arc<AtomicUsize>,
     gateway: Arc<Gateway>,
     state: Arc<WorkerState>,
     tls: Tls,
     draining: watch::Receiver<bool>,
-) {
+}
+
+async fn serve(serving: Serving) {
+    let Serving { mut queue, open, gateway, state, tls, draining } = serving;
     let mut sweep = tokio::time::interval(SWEEP);
     let mut look_after = tokio::time::interval(LOOK_AFTER);
     loop {
         tokio::select! {
             handover = queue.recv() => {
                 let Some(Handover { stream, peer, permit }) = handover else { return };
-                let open = OpenConnection { state: Arc::clone(&state), gateway: Arc::clone(&gateway), _permit: permit };
+                let open = OpenConnection { among: Arc::clone(&open), gateway: Arc::clone(&gateway), _permit: permit };
                 let stream = match TcpStream::from_std(stream) {
                     Ok(stream) => stream,
                     Err(error) => {

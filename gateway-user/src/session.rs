@@ -1,11 +1,16 @@
-//! What the calls of one connection share.
+//! What the calls of one connection share: the gateway, the worker that they run on, and the connection itself.
+
+mod activity;
 
 use std::sync::Arc;
 
-use super::activity::Activity;
-use super::worker::WorkerState;
 use crate::gateway::Gateway;
 use crate::kernel::Caller;
+use crate::relay::Relays;
+use crate::request_id::RequestIds;
+use crate::upstream::pool::Pool;
+
+pub(crate) use activity::Activity;
 
 /// One connection, as its calls see it.
 #[derive(Debug)]
@@ -14,7 +19,15 @@ pub(crate) struct Session {
     pub(crate) worker: Arc<WorkerState>,
     /// Who connected: the peer, or whom a trusted balancer's PROXY header names.
     pub(crate) caller: Caller,
-    pub(super) activity: Arc<Activity>,
+    pub(crate) activity: Arc<Activity>,
+}
+
+/// What the connections of one worker share.
+#[derive(Debug)]
+pub(crate) struct WorkerState {
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) relays: Relays,
+    pub(crate) request_ids: RequestIds,
 }
 
 /// A call that is open on a connection, so that the connection is not idle. Clones are of the same call.
@@ -25,6 +38,16 @@ pub(crate) struct OpenCall {
 
 #[derive(Debug)]
 struct OpenCallGuard(Arc<Activity>);
+
+impl WorkerState {
+    /// A worker's state before its first connection.
+    ///
+    /// # Errors
+    /// When the system gives no random bytes for request ids.
+    pub(crate) fn new() -> Result<Self, getrandom::Error> {
+        Ok(Self { pool: Arc::default(), relays: Relays::default(), request_ids: RequestIds::new()? })
+    }
+}
 
 impl Session {
     /// Marks the connection as busy for as long as the call is.

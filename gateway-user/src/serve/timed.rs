@@ -6,7 +6,6 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -15,15 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Sleep;
 
-/// What is under way on one connection.
-#[derive(Debug)]
-pub(crate) struct Activity {
-    start: Instant,
-    /// Open calls in the lower half, and in the upper one how many have ended, which may overflow.
-    calls: AtomicU64,
-    /// When the last call ended, in milliseconds since `start`.
-    idle_since_ms: AtomicU64,
-}
+use crate::session::Activity;
 
 /// A connection's byte stream, which ends when a deadline passes without a call.
 #[derive(Debug)]
@@ -45,35 +36,6 @@ struct Headers {
     since: Instant,
     /// The calls that had ended by then.
     ended: u64,
-}
-
-impl Activity {
-    pub(super) fn new() -> Self {
-        Self { start: Instant::now(), calls: AtomicU64::new(0), idle_since_ms: AtomicU64::new(0) }
-    }
-
-    pub(super) fn call_started(&self) {
-        self.calls.fetch_add(OPEN_CALL, Ordering::Relaxed);
-    }
-
-    pub(super) fn call_ended(&self) {
-        let now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.idle_since_ms.store(now, Ordering::Relaxed);
-        self.calls.fetch_add(ENDED_CALL - OPEN_CALL, Ordering::Relaxed);
-    }
-
-    fn is_busy(&self) -> bool {
-        self.calls.load(Ordering::Relaxed) & (ENDED_CALL - 1) > 0
-    }
-
-    /// A number that changes with each call that ends.
-    fn ended(&self) -> u64 {
-        self.calls.load(Ordering::Relaxed) / ENDED_CALL
-    }
-
-    fn idle_since(&self) -> Instant {
-        self.start + Duration::from_millis(self.idle_since_ms.load(Ordering::Relaxed))
-    }
 }
 
 impl<S> Timed<S> {
@@ -165,9 +127,6 @@ impl<S: AsyncWrite + Unpin> Write for Timed<S> {
         Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
     }
 }
-
-const OPEN_CALL: u64 = 1;
-const ENDED_CALL: u64 = 1 << 32;
 
 #[cfg(test)]
 mod tests {
