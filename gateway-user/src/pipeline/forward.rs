@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -154,14 +154,38 @@ async fn wait_for_head(
 ) -> Result<Response<Incoming>, SendError> {
     let mut sending = pin!(sending);
     if let Some((api, body)) = prompt.filter(|_| !call.estimated) {
-        // The first poll writes the request.
-        let early = poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx))).await;
-        call.estimate(super::estimate(api, &call.deployment, body).await);
-        if let Poll::Ready(head) = early {
+        let mut early = None;
+        let estimate = while_sending(
+            &mut early,
+            sending.as_mut(),
+            super::estimate(api, &call.deployment, body),
+        )
+        .await;
+        call.estimate(estimate);
+        if let Some(head) = early {
             return head;
         }
     }
     sending.await
+}
+
+/// Runs `work` to its end, and `sending` before it each time: a long request is written in many steps, and waits for
+/// none of the work. What comes of it meanwhile is put into `sent`.
+async fn while_sending<S, W>(
+    sent: &mut Option<S>,
+    mut sending: Pin<&mut impl Future<Output = S>>,
+    work: impl Future<Output = W>,
+) -> W {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        if sent.is_none()
+            && let Poll::Ready(result) = sending.as_mut().poll(cx)
+        {
+            *sent = Some(result);
+        }
+        work.as_mut().poll(cx)
+    })
+    .await
 }
 
 /// The path and query to ask a backend for: the caller's, without keys, behind the backend's own path.
@@ -181,4 +205,24 @@ fn target(base_path: &str, caller: &Uri) -> Result<Uri, Refusal> {
         }
     };
     Ok(Uri::from(target))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_long_request_is_written_while_its_prompt_is_counted() {
+        let (mut near, mut far) = duplex(16);
+        let request = [b'x'; 1000];
+        let sending = pin!(async { near.write_all(&request).await });
+        let mut sent = None;
+        // The work ends only once upstream has all of the request.
+        let mut received = [0; 1000];
+        while_sending(&mut sent, sending, far.read_exact(&mut received)).await.unwrap();
+        assert_eq!(received, request);
+        assert!(sent.is_some_and(|result| result.is_ok()), "what came of the sending is not lost");
+    }
 }
