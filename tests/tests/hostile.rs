@@ -105,6 +105,64 @@ async fn headers_that_dribble_and_bodies_that_stop_are_given_up() {
     scene.unharmed().await.unwrap();
 }
 
+/// Sends a body byte by byte, until it is whole or the gateway has answered.
+async fn drip(connection: &mut RawConnection, body: &str, pause: Duration) -> String {
+    for byte in body.bytes() {
+        tokio::select! {
+            biased;
+            answer = connection.read() => return String::from_utf8(answer.unwrap()).unwrap(),
+            () = sleep(pause) => {}
+        }
+        connection.write(&[byte]).await.unwrap();
+    }
+    connection.read_until("\r\n\r\n").await.unwrap()
+}
+
+#[tokio::test]
+async fn a_body_that_drips_is_given_up() {
+    let scene = Scene::start(IMPATIENT).await.unwrap();
+    let endless = " ".repeat(10_000);
+    for more in ["content-length: 10000\r\n", "transfer-encoding: chunked\r\n"] {
+        let mut connection = raw(&scene).await;
+        connection.write(head(&scene, more).as_bytes()).await.unwrap();
+        if more.starts_with('t') {
+            connection.write(b"2710\r\n").await.unwrap();
+        }
+        let answer = drip(&mut connection, &endless, Duration::from_millis(20)).await;
+        assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("body_timeout"), "{answer}");
+    }
+    let stream = scene.gateway.connect_raw(&[b"h2"]).await.unwrap().into_inner();
+    let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = Request::post(format!("https://gateway{CHAT}")).header("api-key", &scene.acme.primary);
+    let mut sender = sender.ready().await.unwrap();
+    let (mut answer, mut body) = sender.send_request(request.body(()).unwrap(), false).unwrap();
+    let status = loop {
+        tokio::select! {
+            biased;
+            answer = &mut answer => break answer.unwrap().status(),
+            () = sleep(Duration::from_millis(20)) => body.send_data(Bytes::from_static(b" "), false).unwrap(),
+        }
+    };
+    assert_eq!(status, 408);
+    connection.abort();
+    assert_eq!(scene.azure.requests().len(), 0);
+    scene.unharmed().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_slow_body_that_keeps_coming_is_read() {
+    let limits = "[listen]\nheader_timeout = \"1s\"\nmin_body_bytes_per_second = 1\n";
+    let scene = Scene::start(limits).await.unwrap();
+    let mut connection = raw(&scene).await;
+    let body = format!("{BODY}{}", " ".repeat(20));
+    connection.write(head(&scene, &format!("content-length: {}\r\n", body.len())).as_bytes()).await.unwrap();
+    // Longer on the whole than any pause may be.
+    let answer = drip(&mut connection, &body, Duration::from_millis(20)).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    scene.unharmed().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_refusal_does_not_start_the_clock_of_the_next_headers() {
     let scene = Scene::start(IMPATIENT).await.unwrap();

@@ -1,7 +1,7 @@
 //! `[listen]`, `[admin]`, `[errors]` and `[log]`: where the gateway is reached and how it speaks.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -26,7 +26,10 @@ pub struct Listen {
     pub proxy_protocol_from: Vec<IpNet>,
     /// The longest request body taken.
     pub max_body_bytes: usize,
-    /// From the first byte of a request, or the end of the handshake, to the last byte of its headers.
+    /// The least rate at which a request body has to come, on the whole; `header_timeout` is allowed beyond that.
+    pub min_body_bytes_per_second: NonZeroU32,
+    /// From the first byte of a request, or the end of the handshake, to the last byte of its headers; and the longest
+    /// pause in a body.
     pub header_timeout: Duration,
     /// How long a connection may stay open without a call.
     pub idle_timeout: Duration,
@@ -91,6 +94,11 @@ impl Listen {
             max_body_bytes: section
                 .or("max_body_bytes", DEFAULT_MAX_BODY_BYTES, value::count_of(MOST_BODY_BYTES))
                 .get(),
+            min_body_bytes_per_second: section.or(
+                "min_body_bytes_per_second",
+                DEFAULT_MIN_BODY_BYTES_PER_SECOND,
+                value::count32,
+            ),
             header_timeout: section.or("header_timeout", DEFAULT_HEADER_TIMEOUT, value::duration),
             idle_timeout: section.or("idle_timeout", DEFAULT_IDLE_TIMEOUT, value::duration),
             handshake_timeout: section.or("handshake_timeout", DEFAULT_HANDSHAKE_TIMEOUT, value::duration),
@@ -146,6 +154,8 @@ const DEFAULT_ADMIN_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::L
 const DEFAULT_MAX_BODY_BYTES: NonZeroUsize = NonZeroUsize::new(16 << 20).unwrap();
 /// 1 GiB; a body is held in memory while it is checked.
 const MOST_BODY_BYTES: u64 = 1 << 30;
+/// 16 KiB: a call from the slowest mobile network comes faster, and a body of 16 MiB may take 17 minutes.
+const DEFAULT_MIN_BODY_BYTES_PER_SECOND: NonZeroU32 = NonZeroU32::new(16 << 10).unwrap();
 const DEFAULT_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longer than the minute after which load balancers commonly close, so that they close first.
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(75);

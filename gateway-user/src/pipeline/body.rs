@@ -1,4 +1,6 @@
-//! Reading a request's body, within its bounds.
+//! Reading a request's body, within its bounds: in bytes, between two pieces, and for all of it.
+
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -6,6 +8,7 @@ use http::header::CONTENT_LENGTH;
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use crate::config::Listen;
 use crate::reply::Refusal;
@@ -18,10 +21,12 @@ pub(super) async fn read(mut body: Incoming, headers: &HeaderMap, listen: &Liste
     if announced.is_some_and(|length| length > most) {
         return Err(Refusal::BodyTooLarge(most));
     }
+    let started = Instant::now();
     let mut first = Bytes::new();
     let mut gathered = BytesMut::new();
     while !body.is_end_stream() {
-        let frame = match tokio::time::timeout(listen.header_timeout, body.frame()).await {
+        let latest = Instant::now().min(started + earned(first.len() + gathered.len(), listen));
+        let frame = match tokio::time::timeout_at(latest + listen.header_timeout, body.frame()).await {
             Ok(Some(Ok(frame))) => frame,
             Ok(Some(Err(error))) => {
                 return Err(Refusal::InvalidRequest(format!("the body broke off: {error}")));
@@ -45,4 +50,10 @@ pub(super) async fn read(mut body: Incoming, headers: &HeaderMap, listen: &Liste
         gathered.extend_from_slice(&data);
     }
     Ok(if gathered.is_empty() { first } else { gathered.freeze() })
+}
+
+/// How long a body may have taken to come so far at the slowest, beside the time for its next piece: one that drips
+/// would occupy its place for ever.
+fn earned(bytes: usize, listen: &Listen) -> Duration {
+    Duration::from_secs(bytes as u64) / listen.min_body_bytes_per_second.get()
 }

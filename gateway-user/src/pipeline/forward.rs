@@ -155,12 +155,8 @@ async fn wait_for_head(
     let mut sending = pin!(sending);
     if let Some((api, body)) = prompt.filter(|_| !call.estimated) {
         let mut early = None;
-        let estimate = while_sending(
-            &mut early,
-            sending.as_mut(),
-            super::estimate(api, &call.deployment, body),
-        )
-        .await;
+        let estimate =
+            while_sending(&mut early, sending.as_mut(), super::estimate(api, &call.deployment, body)).await;
         call.estimate(estimate);
         if let Some(head) = early {
             return head;
