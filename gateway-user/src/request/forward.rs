@@ -37,14 +37,13 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 /// Removes the headers that do not go upstream: those that speak of this connection (RFC 9110, 7.6.1), of the caller's
 /// credentials or address, or that could redirect what the call costs.
 pub fn strip_request(headers: &mut HeaderMap) {
-    for name in connection_headers(headers) {
-        headers.remove(name);
-    }
+    strip_named(headers);
     strip(headers, |name| !is_forwarded(name));
 }
 
-/// Removes the headers of a response that speak of the connection it came over.
+/// Removes the headers of a response that speak of the connection it came over (RFC 9110, 7.6.1).
 pub fn strip_response(headers: &mut HeaderMap) {
+    strip_named(headers);
     strip(headers, is_hop_by_hop);
 }
 
@@ -84,16 +83,19 @@ fn is_forwarded(name: &str) -> bool {
     }
 }
 
-/// What `Connection` names besides the usual (RFC 9110, 7.6.1).
-fn connection_headers(headers: &HeaderMap) -> Vec<String> {
-    headers
+/// Removes what `Connection` names besides the usual (RFC 9110, 7.6.1).
+fn strip_named(headers: &mut HeaderMap) {
+    let named: Vec<_> = headers
         .get_all(CONNECTION)
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|name| name.trim().to_ascii_lowercase())
-        .filter(|name| !matches!(name.as_str(), "" | "close" | "keep-alive"))
-        .collect()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|name| !name.eq_ignore_ascii_case(b"close") && !name.eq_ignore_ascii_case(b"keep-alive"))
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
 }
 
 #[cfg(test)]
@@ -155,6 +157,27 @@ mod tests {
             names,
             ["content-type", "user-agent", "x-ms-client-request-id", "x-stainless-retry-count"]
         );
+    }
+
+    #[test]
+    fn what_speaks_of_upstreams_connection_stays_behind() {
+        let mut answer = headers(&[
+            ("connection", "keep-alive,  X-Drop ,,X-None, \u{e9}"),
+            ("x-drop", "1"),
+            ("keep-alive", "timeout=5"),
+            ("transfer-encoding", "chunked"),
+            ("trailer", "x-trailer"),
+            ("proxy-authenticate", "Basic"),
+            ("content-type", "application/json"),
+            ("set-cookie", "a=b"),
+        ]);
+        answer.append(CONNECTION, "x-second".parse().unwrap());
+        answer.append("x-second", "1".parse().unwrap());
+        answer.append("x-second", "2".parse().unwrap());
+        strip_response(&mut answer);
+        let mut names: Vec<_> = answer.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["content-type", "set-cookie"]);
     }
 
     #[test]

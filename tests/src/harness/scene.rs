@@ -1,5 +1,7 @@
 //! A simulator, a gateway in front of it, and two tenants: what most end-to-end tests start from.
 
+use std::net::SocketAddr;
+
 use serde_json::Value;
 
 use super::client::Protocol;
@@ -42,6 +44,26 @@ impl Scene {
     pub async fn with(options: Options, piece: &str) -> anyhow::Result<Self> {
         let azure = Simulator::start(options)?;
         let config = Config::for_simulator(&azure)?.with(piece)?;
+        let scene = Self::of(azure, &config)?;
+        scene.ready().await?;
+        Ok(scene)
+    }
+
+    /// [`Scene::start`] with one more deployment, `odd`, which another upstream serves. `backend` are more keys of that
+    /// upstream's backend.
+    ///
+    /// # Errors
+    /// When one of them does not start.
+    pub async fn beside(upstream: SocketAddr, backend: &str, piece: &str) -> anyhow::Result<Self> {
+        let azure = Simulator::start(Options::default())?;
+        // The simulator first: no other deployment ever comes to the odd one.
+        let backends = format!(
+            "[deployments.odd]\nmodel = \"gpt-4o-mini\"\nbackends = [\"odd\"]\n\
+             [[backends]]\nname = \"simulator\"\nendpoint = \"{}\"\n\
+             [[backends]]\nname = \"odd\"\npriority = 2\nendpoint = \"http://{upstream}\"\n{backend}",
+            azure.endpoint()
+        );
+        let config = Config::for_simulator(&azure)?.with(&backends)?.with(piece)?;
         let scene = Self::of(azure, &config)?;
         scene.ready().await?;
         Ok(scene)

@@ -37,6 +37,12 @@ impl ScriptedUpstream {
         Ok(Self { address, stopped })
     }
 
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Its endpoint, as a backend of a gateway's configuration.
     #[must_use]
     pub fn endpoint(&self) -> String {
