@@ -5,6 +5,7 @@ mod answer;
 mod body;
 mod forward;
 mod source;
+mod wait;
 
 use std::borrow::Cow;
 use std::sync::Arc;

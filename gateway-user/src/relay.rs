@@ -34,8 +34,8 @@ pub(crate) use shared::{Relays, SharedRelay};
 
 /// `x-tokens-consumed`.
 pub(crate) const TOKENS_CONSUMED: HeaderName = HeaderName::from_static("x-tokens-consumed");
-/// How often an open response is looked after: a revoked key ends it within twice that.
-const LOOK_AFTER: Duration = Duration::from_millis(400);
+/// How often an open call is looked after: a revoked key ends it within twice that.
+pub(crate) const LOOK_AFTER: Duration = Duration::from_millis(400);
 /// How long a stream that is to end may take to come to the end of an event before it is broken off.
 const PATIENCE: Duration = Duration::from_millis(200);
 /// Forwarded bytes that wait to be counted together, behind the caller's back. Fewer wait until the response is looked

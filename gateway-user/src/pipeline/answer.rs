@@ -15,6 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use serde_json::json;
 
+use super::wait;
 use crate::api::Api;
 use crate::call::{Call, Settlement};
 use crate::gateway::{Snapshot, Tenant};
@@ -178,7 +179,7 @@ async fn hold(call: &mut Call, mut source: Source, status: StatusCode) -> Result
     let mut bytes_held = 0;
     loop {
         let next = poll_fn(|cx| source.connection.poll_frame(&mut source.body, cx));
-        let refusal = match tokio::time::timeout(source.idle_timeout, next).await {
+        let refusal = match wait::for_upstream(&call.tenant, call.slot, source.idle_timeout, next).await {
             Ok(Some(Ok(frame))) => {
                 let Ok(bytes) = frame.into_data() else { continue };
                 scanner.push(&bytes);
@@ -195,9 +196,13 @@ async fn hold(call: &mut Call, mut source: Source, status: StatusCode) -> Result
                 tracing::warn!(request_id = %call.request_id, error = %error, "upstream broke off");
                 Refusal::UpstreamError
             }
-            Err(_elapsed) => Refusal::UpstreamTimeout(source.idle_timeout),
+            Err(refusal) => refusal,
         };
-        call.settle(if billed { Settlement::HoldStands } else { Settlement::Nothing });
+        call.settle(match scanner.usage() {
+            _ if !billed => Settlement::Nothing,
+            Some(usage) => Settlement::Reported(usage),
+            None => Settlement::HoldStands,
+        });
         call.refused(&refusal);
         return Err(refusal);
     }

@@ -14,6 +14,7 @@ use http::{Request, Response, Uri, Version};
 use hyper::body::Incoming;
 
 use super::answer::Received;
+use super::wait;
 use crate::api::Api;
 use crate::call::{Call, Settlement};
 use crate::reply::Refusal;
@@ -67,16 +68,10 @@ pub(super) async fn send(
         match exchange(session, call, backend, request, prompt.as_ref().map(|prompt| (api, prompt))).await {
             Ok(received) => return Ok(received),
             Err(Failure::Unsent(unsent)) => {
-                call.not_forwarded();
                 request = *unsent;
                 refusal = Refusal::UpstreamError;
             }
-            Err(Failure::Broken) => {
-                // What upstream fails it does not bill.
-                call.settle(Settlement::Nothing);
-                return Err(Refusal::UpstreamError);
-            }
-            Err(Failure::Timeout) => return Err(Refusal::UpstreamTimeout(backend.timeout)),
+            Err(Failure::Final(refusal)) => return Err(refusal),
         }
     }
     Err(refusal)
@@ -86,10 +81,8 @@ pub(super) async fn send(
 enum Failure {
     /// Nothing was sent: another backend may be tried with the same request.
     Unsent(Box<Request<RequestBody>>),
-    /// It broke off after the request.
-    Broken,
-    /// It did not answer in time.
-    Timeout,
+    /// No other is to be tried.
+    Final(Refusal),
 }
 
 async fn exchange(
@@ -109,27 +102,40 @@ async fn exchange(
                 None => return Err(Failure::Unsent(Box::new(request))),
             },
         };
+        // Since its key was looked up its body had to come, and perhaps a lease and a connection.
+        if call.tenant.is_revoked(call.slot) {
+            return Err(Failure::Final(Refusal::InvalidKey));
+        }
         call.forwarding();
         let sending = connection.send(request);
+        let tenant = Arc::clone(&call.tenant);
+        let slot = call.slot;
         let head = wait_for_head(call, sending, prompt);
-        let Ok(head) = tokio::time::timeout(backend.timeout, head).await else {
-            return Err(Failure::Timeout);
-        };
-        match head {
+        // Where that is given up, the hold stands: upstream may be doing all that it was allowed to.
+        let head = wait::for_upstream(&tenant, slot, backend.timeout, head).await;
+        match head.map_err(Failure::Final)? {
             Ok(response) => {
                 call.answering(response.status());
                 return Ok(Received { response, connection, key, idle_timeout: backend.idle_timeout });
             }
             // Closed while it was idle, and before anything was written: any other connection will do.
-            Err(SendError::Unsent(unsent)) if reused => request = *unsent,
-            Err(SendError::Unsent(unsent)) => return Err(Failure::Unsent(unsent)),
+            Err(SendError::Unsent(unsent)) => {
+                call.not_forwarded();
+                if !reused {
+                    return Err(Failure::Unsent(unsent));
+                }
+                request = *unsent;
+            }
             Err(SendError::Broken(error)) => {
                 tracing::warn!(backend = %backend.name, error = %error, "upstream broke off");
-                return Err(Failure::Broken);
+                // What upstream fails it does not bill.
+                call.settle(Settlement::Nothing);
+                return Err(Failure::Final(Refusal::UpstreamError));
             }
             Err(SendError::Closed) => {
                 tracing::warn!(backend = %backend.name, "upstream closed the connection without a response");
-                return Err(Failure::Broken);
+                call.settle(Settlement::Nothing);
+                return Err(Failure::Final(Refusal::UpstreamError));
             }
         }
     }
