@@ -38,6 +38,8 @@ pub(crate) enum Settlement {
         /// Counted output tokens.
         output: Tokens,
     },
+    /// The prompt: upstream has read it, and nothing came of it.
+    Prompt,
     /// Nobody knows: all that was held counts as used.
     HoldStands,
     /// Upstream did nothing that it bills.
@@ -202,6 +204,10 @@ impl Call {
                 let output =
                     if self.deployment.reasoning { output.max(admission.output_allowed()) } else { output };
                 Usage { input: self.prompt, output, ..Usage::default() }
+            }
+            Settlement::Prompt => {
+                self.series.settled_counted.inc();
+                Usage { input: self.prompt, ..Usage::default() }
             }
             Settlement::HoldStands => {
                 self.series.settled_counted.inc();

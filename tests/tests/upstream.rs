@@ -1,9 +1,11 @@
 //! Upstreams that do what Azure should not: what reaches the caller of it, and what the tenant pays.
 #![expect(clippy::unwrap_used, reason = "tests unwrap, and so do their helpers")]
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 
 use gateway_tests::harness::{Protocol, Scene, ScriptedUpstream, chat, user_says};
+use serde_json::Value;
 
 const PROTOCOLS: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
 
@@ -29,5 +31,73 @@ async fn headers_that_speak_of_upstreams_connection_stay_behind() {
             assert_eq!(reply.header(name), None, "{name}");
         }
     }
+    scene.unharmed().await.unwrap();
+}
+
+/// Makes a call whose answer may have 77 tokens, and gives its status and what the tenant paid for it: prompt, output.
+async fn paid_for(scene: &Scene, mut body: Value) -> (u16, f64, f64) {
+    let tokens = async |name| scene.gateway.metric(name, &[("tenant", "acme")]).await.unwrap();
+    let (input, output) = ("aoai_prompt_tokens_total", "aoai_completion_tokens_total");
+    let before = (tokens(input).await, tokens(output).await);
+    body["max_tokens"] = 77.into();
+    let reply = scene.gateway.call(chat("odd", &scene.acme.primary, &body).unwrap()).await.unwrap();
+    scene.at_rest().await.unwrap();
+    (reply.status.as_u16(), tokens(input).await - before.0, tokens(output).await - before.1)
+}
+
+#[tokio::test]
+async fn a_prompt_that_upstream_may_have_read_is_paid_for() {
+    for (head, status, prompt, output) in [
+        // It closes with all of the request read and no answer, which no caller can tell from one that was charged.
+        ("", 502, true, 0.0),
+        ("HTTP/1.1 200", 502, true, 0.0),
+        // With a head of success and no usage it may have written all.
+        ("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{", 502, true, 77.0),
+        // Its errors are free.
+        ("HTTP/1.1 500 X\r\ncontent-length: 2\r\n\r\n{}", 500, false, 0.0),
+        ("HTTP/1.1 500 X\r\ncontent-length: 9\r\n\r\n{", 502, false, 0.0),
+    ] {
+        let upstream = ScriptedUpstream::start(move |stream| {
+            stream.write_all(head.as_bytes())?;
+            stream.shutdown(std::net::Shutdown::Both)
+        })
+        .unwrap();
+        let scene = Scene::beside(upstream.address(), "", "").await.unwrap();
+        for stream in [false, true] {
+            let mut body = user_says("hi");
+            body["stream"] = stream.into();
+            let paid = paid_for(&scene, body).await;
+            assert_eq!((paid.0, paid.1 > 0.0, paid.2), (status, prompt, output), "{head:?}");
+        }
+        scene.unharmed().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_stays_silent_may_have_written_all() {
+    // Until the gateway hangs up.
+    let silence = |stream: &mut TcpStream| std::io::copy(stream, &mut std::io::sink()).map(drop);
+    let upstream = ScriptedUpstream::start(silence).unwrap();
+    let scene = Scene::beside(upstream.address(), "timeout = \"300ms\"\n", "").await.unwrap();
+    let (status, prompt, output) = paid_for(&scene, user_says("hi")).await;
+    assert_eq!((status, prompt > 0.0, output), (504, true, 77.0));
+    scene.unharmed().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_request_that_upstream_cannot_have_read_costs_nothing() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            // What was not read makes the close a reset.
+            drop(stream.read(&mut [0; 100]));
+        }
+    });
+    let scene = Scene::beside(address, "", "").await.unwrap();
+    let mut body = user_says("hi");
+    // More than the sockets in between can hold, and no part of the prompt that would have to be tokenised.
+    body["metadata"] = "x".repeat(15 << 20).into();
+    assert_eq!(paid_for(&scene, body).await, (502, 0.0, 0.0));
     scene.unharmed().await.unwrap();
 }

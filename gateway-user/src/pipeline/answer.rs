@@ -207,7 +207,7 @@ async fn hold(call: &mut Call, mut source: Source, status: StatusCode) -> Result
         return Err(refusal);
     }
     call.settle(match scanner.usage() {
-        _ if !billed && is_content_filter(status, &parts) => Settlement::Counted { output: Tokens::ZERO },
+        _ if !billed && is_content_filter(status, &parts) => Settlement::Prompt,
         _ if !billed => Settlement::Nothing,
         Some(usage) => Settlement::Reported(usage),
         None => {

@@ -126,15 +126,11 @@ async fn exchange(
                 }
                 request = *unsent;
             }
-            Err(SendError::Broken(error)) => {
+            Err(error @ (SendError::Broken(_) | SendError::Closed)) => {
                 tracing::warn!(backend = %backend.name, error = %error, "upstream broke off");
-                // What upstream fails it does not bill.
-                call.settle(Settlement::Nothing);
-                return Err(Failure::Final(Refusal::UpstreamError));
-            }
-            Err(SendError::Closed) => {
-                tracing::warn!(backend = %backend.name, "upstream closed the connection without a response");
-                call.settle(Settlement::Nothing);
+                // Azure may have charged a prompt that it has read, if not one that it cannot have read to its end.
+                let sent = connection.has_sent_all();
+                call.settle(if sent { Settlement::Prompt } else { Settlement::Nothing });
                 return Err(Failure::Final(Refusal::UpstreamError));
             }
         }

@@ -21,7 +21,7 @@ use tokio::task::coop::unconstrained;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
-use super::body::RequestBody;
+use super::body::{Progress, RequestBody};
 
 /// What carries the bytes: TLS, or plain TCP to a loopback address.
 pub(crate) type Transport = Either<TcpStream, Box<TlsStream<TcpStream>>>;
@@ -39,13 +39,16 @@ pub(crate) enum Traffic {
 const STREAM_READ: usize = 4096;
 
 /// Why a request got no response.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum SendError {
     /// The connection was closed before any of the request was written; it can go over another one.
+    #[error("the connection was closed before the request")]
     Unsent(Box<Request<RequestBody>>),
     /// The connection broke after the request, or a part of it, was written.
+    #[error(transparent)]
     Broken(hyper::Error),
     /// The connection was closed without a response.
+    #[error("the connection was closed without a response")]
     Closed,
 }
 
@@ -54,6 +57,8 @@ pub(crate) struct Connection {
     sender: http1::SendRequest<RequestBody>,
     driver: http1::Connection<TokioIo<Transport>, RequestBody>,
     driver_ended: bool,
+    /// Of the last request.
+    progress: Progress,
 }
 
 impl Connection {
@@ -65,7 +70,7 @@ impl Connection {
             Traffic::Streams => Some(STREAM_READ),
         });
         let (sender, driver) = builder.handshake(TokioIo::new(transport)).await?;
-        Ok(Box::new(Self { sender, driver, driver_ended: false }))
+        Ok(Box::new(Self { sender, driver, driver_ended: false, progress: Progress::default() }))
     }
 
     /// Whether the connection is open and has no exchange under way. Notices a close that has reached the socket.
@@ -78,8 +83,9 @@ impl Connection {
     /// happen. It does not hold the request, so that it stays small.
     pub(crate) fn send(
         &mut self,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
     ) -> impl Future<Output = Result<Response<Incoming>, SendError>> {
+        request.body_mut().report_to(&self.progress);
         let response = self.sender.try_send_request(request);
         let (driver, driver_ended) = (&mut self.driver, &mut self.driver_ended);
         async move {
@@ -99,6 +105,11 @@ impl Connection {
             })
             .await
         }
+    }
+
+    /// Whether upstream can have all of the last request: the connection has taken all of it to be written.
+    pub(crate) fn has_sent_all(&self) -> bool {
+        self.progress.is_complete()
     }
 
     /// The next frame of the body of the response that this connection is receiving.
