@@ -5,6 +5,7 @@
 //! the call stands.
 
 pub mod cut;
+mod framing;
 pub mod hide;
 pub mod json;
 pub mod stream;

@@ -153,7 +153,7 @@ async fn the_usage_chunk_is_for_those_who_asked() {
     let scene = Scene::start("").await.unwrap();
     for path in [CHAT, COMPLETIONS] {
         for protocol in PROTOCOLS {
-            for framing in [Framing::Lf, Framing::Crlf] {
+            for framing in [Framing::Lf, Framing::Crlf, Framing::Cr] {
                 for split_bytes in [None, Some(1), Some(3)] {
                     scene.azure.behave(Behaviour { tokens: 2, framing, split_bytes, ..Behaviour::default() });
                     let body = streamed(path, false);
@@ -173,7 +173,7 @@ async fn the_usage_chunk_is_for_those_who_asked() {
         }
     }
     let booked = scene.gateway.metric("gateway_settled_total", &[("source", "upstream")]).await.unwrap();
-    assert_eq!(booked, 24.0, "the gateway read what the callers did not see");
+    assert_eq!(booked, 36.0, "the gateway read what the callers did not see");
     scene.azure.behave(Behaviour::default());
     scene.unharmed().await.unwrap();
 }

@@ -10,6 +10,7 @@ use memchr::memchr2;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::framing::{Framing, Line};
 use super::json::UsageScanner;
 use super::usage::Usage;
 use crate::api::Api;
@@ -28,10 +29,7 @@ pub struct StreamMeter {
     line: Vec<u8>,
     /// Reads a line that outgrew its bound.
     overlong: Option<UsageScanner>,
-    /// Whether the next byte starts an event.
-    at_boundary: bool,
-    /// Whether a line feed that comes next belongs to the carriage return before it.
-    after_cr: bool,
+    framing: Framing,
     output: OutputCounter,
     usage: Option<Usage>,
     finished: bool,
@@ -62,8 +60,7 @@ impl StreamMeter {
             api,
             line: Vec::new(),
             overlong: None,
-            at_boundary: true,
-            after_cr: false,
+            framing: Framing::new(),
             output: OutputCounter::new(encoding),
             usage: None,
             finished: false,
@@ -74,28 +71,16 @@ impl StreamMeter {
 
     /// Reads the next bytes of the stream.
     pub fn push(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            if std::mem::take(&mut self.after_cr)
-                && let Some(rest) = bytes.strip_prefix(b"\n")
-            {
-                bytes = rest;
-                continue;
-            }
-            let Some(end) = memchr2(b'\n', b'\r', bytes) else {
-                self.at_boundary = false;
-                self.hold(bytes);
-                return;
-            };
-            let (line, rest) = bytes.split_at(end);
-            self.after_cr = rest.first() == Some(&b'\r');
-            bytes = rest.get(1..).unwrap_or_default();
-            // An empty line ends an event.
-            self.at_boundary = line.is_empty() && self.line.is_empty() && self.overlong.is_none();
-            if self.line.is_empty() && self.overlong.is_none() {
-                self.read_line(line);
-            } else {
-                self.hold(line);
-                self.end_held_line();
+        while let Some(Line { text, ended, rest }) = self.framing.next_line(bytes) {
+            bytes = rest;
+            let whole = self.line.is_empty() && self.overlong.is_none();
+            match (ended, whole) {
+                (true, true) => self.read_line(text),
+                (true, false) => {
+                    self.hold(text);
+                    self.end_held_line();
+                }
+                (false, _) => self.hold(text),
             }
         }
     }
@@ -108,7 +93,7 @@ impl StreamMeter {
             let end = read + memchr2(b'\n', b'\r', line).map_or(line.len(), |end| end + 1);
             self.push(bytes.get(read..end).unwrap_or_default());
             read = end;
-            if self.at_boundary {
+            if self.at_boundary() {
                 return Some(read);
             }
         }
@@ -149,7 +134,7 @@ impl StreamMeter {
     /// Whether all bytes so far are whole events, so that another may follow.
     #[must_use]
     pub const fn at_boundary(&self) -> bool {
-        self.at_boundary
+        self.framing.at_boundary()
     }
 
     /// What a chunk of the gateway's own has to repeat.
@@ -488,10 +473,11 @@ mod tests {
     proptest! {
         #[test]
         fn any_split_in_any_framing_is_read_alike(
-            cuts in prop::collection::vec(0_usize..2000, 0..12), responses in any::<bool>(), crlf in any::<bool>(),
+            cuts in prop::collection::vec(0_usize..2000, 0..12), responses in any::<bool>(),
+            line_end in prop::sample::select(vec!["\n", "\r\n", "\r"]),
         ) {
             let (api, text) = if responses { (Api::Responses, RESPONSES) } else { (Api::ChatCompletions, CHAT) };
-            let text = if crlf { text.replace('\n', "\r\n") } else { text.to_owned() };
+            let text = text.replace('\n', line_end);
             let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut % text.len()).collect();
             cuts.sort_unstable();
             let mut pieces = Vec::new();
