@@ -4,11 +4,9 @@
 //! line is held only up to a bound: a longer one, as the event that ends a response and repeats it whole, is scanned
 //! for its usage as it passes.
 
-use std::borrow::Cow;
+mod wire;
 
 use memchr::memchr2;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use super::framing::{Framing, Line};
 use super::json::UsageScanner;
@@ -16,6 +14,7 @@ use super::usage::Usage;
 use crate::api::Api;
 use crate::tokens::{Encoding, OutputCounter};
 use crate::units::Tokens;
+use wire::{Chunk, Delta, ResponseEvent, Text};
 
 /// The longest line that is held to be parsed as a whole.
 const LONGEST_LINE: usize = 32 * 1024;
@@ -255,96 +254,6 @@ impl StreamMeter {
 fn data_of(line: &[u8]) -> Option<&[u8]> {
     let data = line.strip_prefix(b"data:")?;
     Some(data.strip_prefix(b" ").unwrap_or(data))
-}
-
-/// A string that is borrowed unless it is written with escapes.
-#[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-/// A chunk of a chat or of an older completion.
-#[derive(Deserialize)]
-struct Chunk<'a> {
-    #[serde(borrow)]
-    id: Option<Text<'a>>,
-    #[serde(borrow)]
-    model: Option<Text<'a>>,
-    created: Option<u64>,
-    #[serde(borrow, default)]
-    choices: Vec<Choice<'a>>,
-    #[serde(borrow)]
-    usage: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Choice<'a> {
-    #[serde(default)]
-    index: u32,
-    #[serde(borrow)]
-    text: Option<Text<'a>>,
-    #[serde(borrow)]
-    delta: Option<Delta<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Delta<'a> {
-    #[serde(borrow)]
-    content: Option<Text<'a>>,
-    #[serde(borrow)]
-    refusal: Option<Text<'a>>,
-    #[serde(borrow)]
-    reasoning_content: Option<Text<'a>>,
-    #[serde(borrow)]
-    function_call: Option<Function<'a>>,
-    #[serde(borrow)]
-    tool_calls: Option<Vec<ToolCall<'a>>>,
-}
-
-#[derive(Deserialize)]
-struct ToolCall<'a> {
-    #[serde(borrow)]
-    function: Option<Function<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Function<'a> {
-    #[serde(borrow)]
-    name: Option<Text<'a>>,
-    #[serde(borrow)]
-    arguments: Option<Text<'a>>,
-}
-
-impl<'a> Delta<'a> {
-    fn texts(&self) -> impl Iterator<Item = &Text<'a>> {
-        let tools = self.tool_calls.iter().flatten().filter_map(|call| call.function.as_ref());
-        let functions = self.function_call.iter().chain(tools);
-        [&self.content, &self.refusal, &self.reasoning_content]
-            .into_iter()
-            .flatten()
-            .chain(functions.flat_map(|function| [&function.name, &function.arguments].into_iter().flatten()))
-    }
-}
-
-/// An event of a Responses stream.
-#[derive(Deserialize)]
-struct ResponseEvent<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Option<Text<'a>>,
-    sequence_number: Option<u64>,
-    #[serde(borrow)]
-    delta: Option<&'a RawValue>,
-    #[serde(borrow)]
-    response: Option<ResponseObject<'a>>,
-}
-
-#[derive(Deserialize)]
-struct ResponseObject<'a> {
-    #[serde(borrow)]
-    id: Option<Text<'a>>,
-    #[serde(borrow)]
-    model: Option<Text<'a>>,
-    created_at: Option<u64>,
-    #[serde(borrow)]
-    usage: Option<&'a RawValue>,
 }
 
 #[cfg(test)]
