@@ -5,10 +5,8 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use gateway_tests::harness::{
-    Config, Protocol, Reply, Scene, ScriptedUpstream, chat, post, user_says, wait_until,
-};
-use gateway_tests::simulator::{Behaviour, Fault, Options, Simulator};
+use gateway_tests::harness::{Protocol, Reply, Scene, ScriptedUpstream, chat, post, user_says, wait_until};
+use gateway_tests::simulator::{Behaviour, Fault};
 use serde_json::{Value, json};
 
 const PROTOCOLS: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
@@ -349,27 +347,15 @@ fn endless() -> ScriptedUpstream {
     .unwrap()
 }
 
-/// A scene whose deployment `chat` is served by another upstream than the simulator.
-async fn before(upstream: &ScriptedUpstream, piece: &str) -> Scene {
-    let azure = Simulator::start(Options::default()).unwrap();
-    let backends = format!(
-        "[deployments.chat]\nbackends = [\"odd\"]\n[[backends]]\nname = \"odd\"\nendpoint = \"{}\"\n",
-        upstream.endpoint()
-    );
-    let config = Config::for_simulator(&azure).unwrap().with(&backends).unwrap().with(piece).unwrap();
-    let scene = Scene::of(azure, &config).unwrap();
-    scene.ready().await.unwrap();
-    scene
-}
-
 #[tokio::test]
 async fn an_upstream_that_ignores_its_cap_is_cut_well_formed() {
     let upstream = endless();
-    let scene = before(&upstream, "[tiers.default]\ntokens_per_minute = 3000\n").await;
+    let scene =
+        Scene::beside(upstream.address(), "", "[tiers.default]\ntokens_per_minute = 3000\n").await.unwrap();
     for protocol in PROTOCOLS {
         let mut client = scene.gateway.connect(protocol).await.unwrap();
         let body = streamed(user_says("hi"));
-        let mut streaming = client.stream(chat("chat", &scene.acme.primary, &body).unwrap()).await.unwrap();
+        let mut streaming = client.stream(chat("odd", &scene.acme.primary, &body).unwrap()).await.unwrap();
         if streaming.status != 200 {
             break;
         }
@@ -389,11 +375,16 @@ async fn an_upstream_that_ignores_its_cap_is_cut_well_formed() {
 #[tokio::test]
 async fn a_flood_of_chunks_does_not_outrun_a_suspension() {
     let upstream = endless();
-    let scene =
-        before(&upstream, "[tiers.default]\nceiling = \"soft\"\ntokens_per_minute = 4000000000\n").await;
+    let scene = Scene::beside(
+        upstream.address(),
+        "",
+        "[tiers.default]\nceiling = \"soft\"\ntokens_per_minute = 4000000000\n",
+    )
+    .await
+    .unwrap();
     let mut client = scene.gateway.connect(Protocol::Http1).await.unwrap();
     let body = streamed(user_says("hi"));
-    let mut streaming = client.stream(chat("chat", &scene.acme.primary, &body).unwrap()).await.unwrap();
+    let mut streaming = client.stream(chat("odd", &scene.acme.primary, &body).unwrap()).await.unwrap();
     streaming.next().await.unwrap().unwrap();
     scene.gateway.site().run(&["tenant", "suspend", "acme"]).unwrap();
     let ends = async { while streaming.next().await.is_ok_and(|chunk| chunk.is_some()) {} };
@@ -413,12 +404,12 @@ async fn a_stream_of_a_known_length_can_be_ended_before_it() {
         std::io::copy(stream, &mut std::io::sink()).map(drop)
     })
     .unwrap();
-    let scene = before(&upstream, "").await;
+    let scene = Scene::beside(upstream.address(), "", "").await.unwrap();
     for protocol in PROTOCOLS {
         let mut client = scene.gateway.connect(protocol).await.unwrap();
         let mut body = streamed(user_says("hi"));
         body["stream_options"] = json!({"include_usage": true});
-        let request = chat("chat", &scene.acme.primary, &body).unwrap();
+        let request = chat("odd", &scene.acme.primary, &body).unwrap();
         let mut streaming = client.stream(request).await.unwrap();
         streaming.next().await.unwrap().unwrap();
         scene.gateway.site().run(&["tenant", "suspend", "acme"]).unwrap();

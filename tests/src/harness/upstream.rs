@@ -42,12 +42,6 @@ impl ScriptedUpstream {
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
-
-    /// Its endpoint, as a backend of a gateway's configuration.
-    #[must_use]
-    pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
-    }
 }
 
 impl Drop for ScriptedUpstream {
