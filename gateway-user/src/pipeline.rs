@@ -119,7 +119,7 @@ impl Visit<'_> {
         let worth_estimating = !call.estimated && (streaming || call.prompt > SMALL_HOLD);
         let prompt = worth_estimating.then(|| body.clone());
         drop(envelope);
-        let request = forward::Outgoing { parts, body: splice(&body, edits), prompt, api };
+        let request = forward::Forwarded { parts, body: splice(&body, edits), prompt, api };
         let manner = answer::Manner { api, hide_usage, trailers: self.version == Version::HTTP_2, grant };
         let answered = match forward::send(self.session, &mut call, request).await {
             Ok(received) => answer::relay(self.session, call, received, manner, open.clone()).await,

@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
 use http_body::Frame;
-use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use crate::api::Api;
@@ -27,8 +26,8 @@ use crate::meter::json::UsageScanner;
 use crate::meter::stream::StreamMeter;
 use crate::reply::{Refusal, token_value};
 use crate::units::Tokens;
-use crate::upstream::connection::Connection;
-use crate::upstream::pool::{Pool, PoolKey};
+use crate::upstream::connection::{Connection, ReceiveError};
+use crate::upstream::pool::Pool;
 
 pub(crate) use shared::{Relays, SharedRelay};
 
@@ -50,8 +49,8 @@ const GROWTH: Tokens = Tokens::new(256);
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) connection: Box<Connection>,
-    pub(crate) body: Incoming,
-    pub(crate) key: PoolKey,
+    /// Where the connection leads: its place in the pool.
+    pub(crate) authority: Arc<str>,
     pub(crate) idle_timeout: Duration,
 }
 
@@ -77,7 +76,7 @@ pub(crate) enum Meter {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RelayError {
     #[error("upstream broke off: {0}")]
-    Upstream(hyper::Error),
+    Upstream(ReceiveError),
     #[error("upstream sent nothing for {0:?}")]
     Idle(Duration),
     #[error("it may not go on: {0}")]
@@ -193,14 +192,12 @@ impl Relay {
                 }
                 return Poll::Ready(self.broken.take().map(Err).or_else(|| self.last_frame()));
             };
-            match source.connection.poll_frame(&mut source.body, cx) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    if let Ok(bytes) = frame.into_data() {
-                        self.arrived(bytes);
-                        // Upstream may be so fast that there is no idle moment.
-                        if self.last_arrival >= self.look_after.deadline().into_std() {
-                            self.look_after();
-                        }
+            match source.connection.poll_body(cx) {
+                Poll::Ready(Some(Ok(bytes))) => {
+                    self.arrived(bytes);
+                    // Upstream may be so fast that there is no idle moment.
+                    if self.last_arrival >= self.look_after.deadline().into_std() {
+                        self.look_after();
                     }
                 }
                 Poll::Ready(Some(Err(error))) => {
@@ -381,8 +378,8 @@ impl Relay {
     /// Upstream's body has ended as it should.
     fn completed(&mut self) {
         self.count();
-        if let Some(Source { connection, key, .. }) = self.source.take() {
-            self.pool.put(&key, connection);
+        if let Some(Source { connection, authority, .. }) = self.source.take() {
+            self.pool.put(&authority, connection);
         }
         match &mut self.meter {
             Meter::Stream { hider: Some(hider), .. } => hider.finish(&mut self.ready),

@@ -1,7 +1,7 @@
 //! The way to Azure OpenAI: backends, connections kept open to them, and the identity that calls are made under.
 
 pub mod backend;
-pub(crate) mod body;
 pub(crate) mod connection;
+mod http1;
 pub mod identity;
 pub(crate) mod pool;

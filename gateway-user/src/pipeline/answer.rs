@@ -5,14 +5,12 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use serde_json::json;
 
 use super::wait;
@@ -28,8 +26,6 @@ use crate::reply::{QUOTA_REASON, Refusal, token_value};
 use crate::request::forward::strip_response;
 use crate::session::{OpenCall, Session};
 use crate::units::Tokens;
-use crate::upstream::connection::Connection;
-use crate::upstream::pool::PoolKey;
 
 /// A JSON answer is held back until its usage is known, up to this size: a longer one is passed on as it comes, without
 /// the exact count in its head.
@@ -42,10 +38,8 @@ const TOKENS_REMAINING: HeaderName = HeaderName::from_static("x-tokens-remaining
 
 /// The head of upstream's response, and what its body comes over.
 pub(super) struct Received {
-    pub(super) response: Response<Incoming>,
-    pub(super) connection: Box<Connection>,
-    pub(super) key: PoolKey,
-    pub(super) idle_timeout: Duration,
+    pub(super) response: Response<()>,
+    pub(super) source: Source,
 }
 
 /// What decides how a response is passed on.
@@ -122,10 +116,9 @@ pub(super) async fn relay(
     manner: Manner,
     open: OpenCall,
 ) -> Result<Response<ReplyBody>, Refusal> {
-    let Received { response, connection, key, idle_timeout } = received;
-    let (mut head, body) = response.into_parts();
+    let Received { response, source } = received;
+    let (mut head, ()) = response.into_parts();
     add_headers(&mut head.headers, head.status, &manner.grant);
-    let source = Source { connection, body, key, idle_timeout };
     let content = if is_event_stream(&head) {
         head.headers.insert(TOKENS_CONSUMED, token_value(call.prompt));
         // The gateway may leave a chunk out, or end the stream before upstream would.
@@ -134,7 +127,7 @@ pub(super) async fn relay(
     } else {
         match hold(&mut call, source, head.status).await? {
             Held::Whole(parts, source) => {
-                session.worker.pool.put(&source.key, source.connection);
+                session.worker.pool.put(&source.authority, source.connection);
                 head.headers.insert(TOKENS_CONSUMED, token_value(call.settled().total()));
                 if let Some(left) =
                     call.tenant.account.tokens_left(&call.tenant.limits, call.gateway.clock.now())
@@ -178,10 +171,9 @@ async fn hold(call: &mut Call, mut source: Source, status: StatusCode) -> Result
     let mut parts = VecDeque::new();
     let mut bytes_held = 0;
     loop {
-        let next = poll_fn(|cx| source.connection.poll_frame(&mut source.body, cx));
+        let next = poll_fn(|cx| source.connection.poll_body(cx));
         let refusal = match wait::for_upstream(&call.tenant, call.slot, source.idle_timeout, next).await {
-            Ok(Some(Ok(frame))) => {
-                let Ok(bytes) = frame.into_data() else { continue };
+            Ok(Some(Ok(bytes))) => {
                 scanner.push(&bytes);
                 bytes_held += bytes.len();
                 parts.push_back(bytes);

@@ -10,24 +10,22 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, HOST};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Request, Response, Uri, Version};
-use hyper::body::Incoming;
+use http::{Request, Response, Uri};
 
 use super::answer::Received;
 use super::wait;
 use crate::api::Api;
 use crate::call::{Call, Settlement};
+use crate::relay::Source;
 use crate::reply::Refusal;
 use crate::request::forward::strip_request;
 use crate::request::query;
 use crate::session::Session;
 use crate::upstream::backend::Backend;
-use crate::upstream::body::RequestBody;
-use crate::upstream::connection::{Connection, SendError, Traffic};
-use crate::upstream::pool::PoolKey;
+use crate::upstream::connection::{Connection, Outgoing, SendError};
 
-/// A request as it goes upstream.
-pub(super) struct Outgoing {
+/// What is sent upstream.
+pub(super) struct Forwarded {
     pub(super) parts: Parts,
     pub(super) body: Vec<Bytes>,
     /// The caller's body, where its prompt is to be tokenised while upstream works.
@@ -40,14 +38,13 @@ pub(super) struct Outgoing {
 pub(super) async fn send(
     session: &Arc<Session>,
     call: &mut Call,
-    outgoing: Outgoing,
+    forwarded: Forwarded,
 ) -> Result<Received, Refusal> {
-    let Outgoing { mut parts, body, prompt, api } = outgoing;
+    let Forwarded { mut parts, body, prompt, api } = forwarded;
     strip_request(&mut parts.headers);
     parts.headers.reserve(2);
-    parts.version = Version::HTTP_11;
     let caller_uri = std::mem::take(&mut parts.uri);
-    let mut request = Request::from_parts(parts, RequestBody::new(body));
+    let mut request = Request::from_parts(parts, body);
     let deployment = Arc::clone(&call.deployment);
     let mut refusal = Refusal::NoBackend;
     for backend in &deployment.backends {
@@ -65,12 +62,9 @@ pub(super) async fn send(
         }
         request.headers_mut().insert(HOST, backend.host_header.clone());
         *request.uri_mut() = target(&backend.base_path, &caller_uri)?;
-        match exchange(session, call, backend, request, prompt.as_ref().map(|prompt| (api, prompt))).await {
+        match exchange(session, call, backend, &request, prompt.as_ref().map(|prompt| (api, prompt))).await {
             Ok(received) => return Ok(received),
-            Err(Failure::Unsent(unsent)) => {
-                request = *unsent;
-                refusal = Refusal::UpstreamError;
-            }
+            Err(Failure::Unsent) => refusal = Refusal::UpstreamError,
             Err(Failure::Final(refusal)) => return Err(refusal),
         }
     }
@@ -80,7 +74,7 @@ pub(super) async fn send(
 /// Why a backend gave no response.
 enum Failure {
     /// Nothing was sent: another backend may be tried with the same request.
-    Unsent(Box<Request<RequestBody>>),
+    Unsent,
     /// No other is to be tried.
     Final(Refusal),
 }
@@ -89,17 +83,15 @@ async fn exchange(
     session: &Arc<Session>,
     call: &mut Call,
     backend: &Arc<Backend>,
-    mut request: Request<RequestBody>,
+    request: &Outgoing,
     prompt: Option<(Api, &Bytes)>,
 ) -> Result<Received, Failure> {
-    let traffic = if call.streaming { Traffic::Streams } else { Traffic::Documents };
-    let key = PoolKey { authority: Arc::clone(&backend.authority), traffic };
     loop {
-        let (mut connection, reused) = match session.worker.pool.take(&key) {
+        let (mut connection, reused) = match session.worker.pool.take(&backend.authority) {
             Some(connection) => (connection, true),
-            None => match connect(backend, traffic).await {
+            None => match connect(backend).await {
                 Some(connection) => (connection, false),
-                None => return Err(Failure::Unsent(Box::new(request))),
+                None => return Err(Failure::Unsent),
             },
         };
         // Since its key was looked up its body had to come, and perhaps a lease and a connection.
@@ -116,17 +108,22 @@ async fn exchange(
         match head.map_err(Failure::Final)? {
             Ok(response) => {
                 call.answering(response.status());
-                return Ok(Received { response, connection, key, idle_timeout: backend.idle_timeout });
+                let source = Source {
+                    connection,
+                    authority: Arc::clone(&backend.authority),
+                    idle_timeout: backend.idle_timeout,
+                };
+                return Ok(Received { response, source });
             }
             // Closed while it was idle, and before anything was written: any other connection will do.
-            Err(SendError::Unsent(unsent)) => {
+            Err(SendError::Unsent(error)) => {
                 call.not_forwarded();
                 if !reused {
-                    return Err(Failure::Unsent(unsent));
+                    tracing::warn!(backend = %backend.name, error = %error, "upstream took no request");
+                    return Err(Failure::Unsent);
                 }
-                request = *unsent;
             }
-            Err(error @ (SendError::Broken(_) | SendError::Closed)) => {
+            Err(SendError::Broken(error)) => {
                 tracing::warn!(backend = %backend.name, error = %error, "upstream broke off");
                 // Azure may have charged a prompt that it has read, if not one that it cannot have read to its end.
                 let sent = connection.has_sent_all();
@@ -138,8 +135,8 @@ async fn exchange(
 }
 
 /// Boxed, because it is rare and large: a TLS handshake's state is no part of every call.
-async fn connect(backend: &Arc<Backend>, traffic: Traffic) -> Option<Box<Connection>> {
-    match Box::pin(backend.connect(traffic)).await {
+async fn connect(backend: &Arc<Backend>) -> Option<Box<Connection>> {
+    match Box::pin(backend.connect()).await {
         Ok(connection) => Some(connection),
         Err(error) => {
             tracing::warn!(backend = %backend.name, error = %error, "cannot connect to backend");
@@ -151,9 +148,9 @@ async fn connect(backend: &Arc<Backend>, traffic: Traffic) -> Option<Box<Connect
 /// Sends, and while upstream works takes the closer estimate of the prompt where that is wanted.
 async fn wait_for_head(
     call: &mut Call,
-    sending: impl Future<Output = Result<Response<Incoming>, SendError>>,
+    sending: impl Future<Output = Result<Response<()>, SendError>>,
     prompt: Option<(Api, &Bytes)>,
-) -> Result<Response<Incoming>, SendError> {
+) -> Result<Response<()>, SendError> {
     let mut sending = pin!(sending);
     if let Some((api, body)) = prompt.filter(|_| !call.estimated) {
         let mut early = None;

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::either::Either;
 
-use super::connection::{Connection, Traffic};
+use super::connection::Connection;
 use super::identity::TokenSlot;
 use crate::config;
 use crate::names::BackendName;
@@ -53,9 +53,6 @@ pub enum ConnectError {
     /// Not within the connect timeout.
     #[error("no connection to {0} within {1:?}")]
     Timeout(Arc<str>, Duration),
-    /// HTTP could not start.
-    #[error("no HTTP with {0}: {1}")]
-    Http(Arc<str>, hyper::Error),
 }
 
 /// Why the token cannot be had.
@@ -121,7 +118,7 @@ impl Backend {
     }
 
     /// Opens a connection to it.
-    pub(crate) async fn connect(&self, traffic: Traffic) -> Result<Box<Connection>, ConnectError> {
+    pub(crate) async fn connect(&self) -> Result<Box<Connection>, ConnectError> {
         let authority = || Arc::clone(&self.authority);
         let connecting = async {
             let tcp =
@@ -134,7 +131,7 @@ impl Backend {
                     Either::Right(Box::new(tls.map_err(|e| ConnectError::Tls(authority(), e))?))
                 }
             };
-            Connection::new(transport, traffic).await.map_err(|e| ConnectError::Http(authority(), e))
+            Ok(Box::new(Connection::new(transport)))
         };
         match tokio::time::timeout(self.connect_timeout, connecting).await {
             Ok(result) => result,

@@ -1,163 +1,406 @@
 //! One kept-alive HTTP/1.1 connection to a backend, driven by the call that uses it.
 //!
-//! hyper splits a client connection into a handle that sends requests and a driver that moves the bytes, joined by
-//! channels and meant for two tasks. Here both live in the task of the call: whenever the call is polled it polls the
-//! driver first, so that a request or a chunk costs no wake-up of another task. Only the driver waits for the socket;
-//! the other ends of hyper's channels are polled with a waker that does nothing, because they can only become ready
-//! by the driver's own progress.
+//! It has no task, no channel and no buffer of its own: the call that is polled writes and reads, and a read buffer exists
+//! only while there is something in it. A request or a chunk costs no wake-up of another task, and thousands of open
+//! streams stay small.
 
 use std::future::poll_fn;
+use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
-use http_body::{Body as _, Frame};
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::coop::unconstrained;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
+use tokio_util::io::poll_read_buf;
 
-use super::body::{Progress, RequestBody};
+use super::http1::{Framing, Piece, WireError, request_head, take_head};
 
 /// What carries the bytes: TLS, or plain TCP to a loopback address.
 pub(crate) type Transport = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
-/// What a connection is used for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Traffic {
-    /// Answers in one piece, of any length: read in pieces that grow with them.
-    Documents,
-    /// Streams of small chunks, many at a time: each holds a small buffer for as long as it lasts.
-    Streams,
-}
-
-/// How much of a stream is read at once.
-const STREAM_READ: usize = 4096;
+/// A request, with its body in the parts that it is sent in.
+pub(crate) type Outgoing = Request<Vec<Bytes>>;
 
 /// Why a request got no response.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SendError {
-    /// The connection was closed before any of the request was written; it can go over another one.
-    #[error("the connection was closed before the request")]
-    Unsent(Box<Request<RequestBody>>),
-    /// The connection broke after the request, or a part of it, was written.
-    #[error(transparent)]
-    Broken(hyper::Error),
-    /// The connection was closed without a response.
-    #[error("the connection was closed without a response")]
+    /// The connection was closed before any of the request was written: it can go over another one.
+    #[error("the connection was closed before the request: {0}")]
+    Unsent(io::Error),
+    /// The connection broke, or what came is no response, after the request, or a part of it, was written.
+    #[error("{0}")]
+    Broken(#[from] ReceiveError),
+}
+
+/// Why a response cannot be read to its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReceiveError {
+    #[error("the connection broke: {0}")]
+    Io(#[from] io::Error),
+    #[error("the response cannot be read: {0}")]
+    Wire(#[from] WireError),
+    #[error("the connection was closed before the end of the response")]
     Closed,
 }
 
 /// A connection to a backend, idle or in use by one call.
 pub(crate) struct Connection {
-    sender: http1::SendRequest<RequestBody>,
-    driver: http1::Connection<TokioIo<Transport>, RequestBody>,
-    driver_ended: bool,
-    /// Of the last request.
-    progress: Progress,
+    transport: Transport,
+    /// Read, and not taken yet.
+    read: BytesMut,
+    /// How much is read at once: the more, the more there was last time.
+    read_size: usize,
+    state: State,
+    /// Whether the last request was written to its end.
+    sent_all: bool,
+}
+
+/// What a connection is in the middle of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Nothing.
+    Idle,
+    /// The body of a response. Whether another exchange may follow it.
+    Receiving(Framing, bool),
+    /// An exchange that has not got so far, or that nothing may follow.
+    Unusable,
 }
 
 impl Connection {
-    /// Makes an HTTP connection of a byte stream. Nothing is sent yet.
-    pub(crate) async fn new(transport: Transport, traffic: Traffic) -> Result<Box<Self>, hyper::Error> {
-        let mut builder = http1::Builder::new();
-        builder.read_buf_exact_size(match traffic {
-            Traffic::Documents => None,
-            Traffic::Streams => Some(STREAM_READ),
-        });
-        let (sender, driver) = builder.handshake(TokioIo::new(transport)).await?;
-        Ok(Box::new(Self { sender, driver, driver_ended: false, progress: Progress::default() }))
+    /// An HTTP connection over a byte stream. Nothing is sent yet.
+    pub(crate) fn new(transport: Transport) -> Self {
+        Self { transport, read: BytesMut::new(), read_size: LEAST_READ, state: State::Idle, sent_all: false }
     }
 
     /// Whether the connection is open and has no exchange under way. Notices a close that has reached the socket.
     pub(crate) fn is_reusable(&mut self) -> bool {
-        self.drive(&mut Context::from_waker(Waker::noop()));
-        !self.driver_ended && self.sender.is_ready()
-    }
-
-    /// Starts to send a request. The future is ready with the head of its response, and has to be polled for anything to
-    /// happen. It does not hold the request, so that it stays small.
-    pub(crate) fn send(
-        &mut self,
-        mut request: Request<RequestBody>,
-    ) -> impl Future<Output = Result<Response<Incoming>, SendError>> {
-        request.body_mut().report_to(&self.progress);
-        let response = self.sender.try_send_request(request);
-        let (driver, driver_ended) = (&mut self.driver, &mut self.driver_ended);
-        async move {
-            // Out of budget, tokio's channel would be pending though it is ready, and wake only the waker that it is polled with.
-            let mut response = pin!(unconstrained(response));
-            poll_fn(move |cx| {
-                *driver_ended = *driver_ended || Pin::new(&mut *driver).poll(cx).is_ready();
-                match response.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                    Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
-                    Poll::Ready(Err(mut error)) => Poll::Ready(Err(match error.take_message() {
-                        Some(request) => SendError::Unsent(Box::new(request)),
-                        None => SendError::Broken(error.into_error()),
-                    })),
-                    Poll::Pending if *driver_ended => Poll::Ready(Err(SendError::Closed)),
-                    Poll::Pending => Poll::Pending,
-                }
-            })
-            .await
+        if self.state != State::Idle || !self.read.is_empty() {
+            return false;
         }
+        let mut space = [0];
+        let mut buffer = ReadBuf::new(&mut space);
+        let read = poll_fn(|cx| Pin::new(&mut self.transport).poll_read(cx, &mut buffer));
+        // Whatever comes between exchanges, its end or a response that nobody asked for, is the end of it.
+        pin!(unconstrained(read)).poll(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 
-    /// Whether upstream can have all of the last request: the connection has taken all of it to be written.
-    pub(crate) fn has_sent_all(&self) -> bool {
-        self.progress.is_complete()
+    /// Whether all of the last request was written.
+    pub(crate) const fn has_sent_all(&self) -> bool {
+        self.sent_all
     }
 
-    /// The next frame of the body of the response that this connection is receiving.
-    pub(crate) fn poll_frame(
+    /// Sends a request and waits for the head of its response. Until that has come, and where the future is dropped
+    /// before, the connection carries nothing else.
+    ///
+    /// # Errors
+    /// [`SendError`] tells whether the request may be sent again.
+    pub(crate) async fn send(&mut self, request: &Outgoing) -> Result<Response<()>, SendError> {
+        self.state = State::Unusable;
+        self.sent_all = false;
+        let mut unwritten = Unwritten::new(request_head(request), request.body());
+        poll_fn(|cx| self.poll_exchange(&mut unwritten, cx)).await
+    }
+
+    fn poll_exchange(
         &mut self,
-        body: &mut Incoming,
+        unwritten: &mut Unwritten<'_>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let mut noop = Context::from_waker(Waker::noop());
-        // The first poll tells the driver that the body is wanted, the second takes what the driver then read.
-        if let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(&mut noop) {
-            return Poll::Ready(frame);
+    ) -> Poll<Result<Response<()>, SendError>> {
+        let mut write_error = None;
+        if !self.sent_all {
+            match unwritten.poll_write(&mut self.transport, cx) {
+                Poll::Ready(Ok(())) => self.sent_all = true,
+                Poll::Ready(Err(error)) if unwritten.is_whole() => {
+                    return Poll::Ready(Err(SendError::Unsent(error)));
+                }
+                // It may have answered before it stopped listening.
+                Poll::Ready(Err(error)) => write_error = Some(error),
+                Poll::Pending => {}
+            }
         }
-        self.drive(cx);
-        Pin::new(body).poll_frame(&mut noop)
+        loop {
+            if let Some(head) = take_head(&mut self.read).map_err(ReceiveError::from)? {
+                self.state = State::Receiving(head.framing, head.keep_alive && self.sent_all);
+                return Poll::Ready(Ok(head.response));
+            }
+            let error = match self.poll_read(cx) {
+                Poll::Ready(Ok(1..)) => continue,
+                Poll::Ready(Ok(0)) if unwritten.is_whole() => {
+                    return Poll::Ready(Err(SendError::Unsent(io::ErrorKind::UnexpectedEof.into())));
+                }
+                Poll::Ready(Ok(0)) => ReceiveError::Closed,
+                Poll::Ready(Err(error)) if unwritten.is_whole() => {
+                    return Poll::Ready(Err(SendError::Unsent(error)));
+                }
+                Poll::Ready(Err(error)) => error.into(),
+                Poll::Pending => match write_error.take() {
+                    Some(error) => error.into(),
+                    None => return Poll::Pending,
+                },
+            };
+            return Poll::Ready(Err(error.into()));
+        }
     }
 
-    fn drive(&mut self, cx: &mut Context<'_>) {
-        // An error of the driver is told to the request or body that it broke; here it only means the end.
-        self.driver_ended = self.driver_ended || Pin::new(&mut self.driver).poll(cx).is_ready();
+    /// The next piece of the body of the response that this connection is receiving; nothing once it is complete.
+    pub(crate) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ReceiveError>>> {
+        loop {
+            let State::Receiving(framing, keep_alive) = &mut self.state else { return Poll::Ready(None) };
+            let error = match framing.take(&mut self.read) {
+                Ok(Piece::Data(bytes)) => return Poll::Ready(Some(Ok(bytes))),
+                Ok(Piece::End) => {
+                    self.state = if *keep_alive { State::Idle } else { State::Unusable };
+                    return Poll::Ready(None);
+                }
+                Ok(Piece::Incomplete) => {
+                    let to_the_end = *framing == Framing::UntilClose;
+                    match ready!(self.poll_read(cx)) {
+                        Ok(1..) => continue,
+                        Ok(0) if to_the_end => {
+                            self.state = State::Unusable;
+                            return Poll::Ready(None);
+                        }
+                        Ok(0) => ReceiveError::Closed,
+                        Err(error) => error.into(),
+                    }
+                }
+                Err(error) => error.into(),
+            };
+            self.state = State::Unusable;
+            return Poll::Ready(Some(Err(error)));
+        }
+    }
+
+    /// Reads what there is: nothing at the end.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.read.reserve(self.read_size);
+        let room = self.read.capacity() - self.read.len();
+        let read = poll_read_buf(Pin::new(&mut self.transport), cx, &mut self.read);
+        match &read {
+            Poll::Ready(Ok(length)) if *length == room => self.read_size = (room * 2).min(MOST_READ),
+            Poll::Ready(Ok(length)) if *length < LEAST_READ => self.read_size = LEAST_READ,
+            Poll::Ready(_) => {}
+            // A stream costs no memory while nothing comes.
+            Poll::Pending if self.read.is_empty() && matches!(self.state, State::Receiving(..)) => {
+                self.read = BytesMut::new();
+            }
+            Poll::Pending => {}
+        }
+        read
     }
 }
 
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection").field("driver_ended", &self.driver_ended).finish_non_exhaustive()
+        f.debug_struct("Connection").field("state", &self.state).finish_non_exhaustive()
     }
 }
+
+/// What is still to be written of a request.
+struct Unwritten<'a> {
+    head: Bytes,
+    body: &'a [Bytes],
+    /// How many bytes of head and body have been written.
+    written: usize,
+}
+
+impl<'a> Unwritten<'a> {
+    const fn new(head: Bytes, body: &'a [Bytes]) -> Self {
+        Self { head, body, written: 0 }
+    }
+
+    /// Whether nothing of it has been written.
+    const fn is_whole(&self) -> bool {
+        self.written == 0
+    }
+
+    fn poll_write(&mut self, transport: &mut Transport, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let mut slices = [IoSlice::new(&[]); MOST_SLICES];
+            let used = self.remaining(&mut slices);
+            if used == 0 {
+                return Pin::new(transport).poll_flush(cx);
+            }
+            let slices = slices.get(..used).unwrap_or_default();
+            match ready!(Pin::new(&mut *transport).poll_write_vectored(cx, slices))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.written += written,
+            }
+        }
+    }
+
+    /// Puts what is to be written next into `slices`, and tells how many of them that takes.
+    fn remaining<'s>(&'s self, slices: &mut [IoSlice<'s>]) -> usize {
+        let mut skipped = self.written;
+        let parts = std::iter::once(&self.head).chain(self.body).filter_map(|part| {
+            let rest = part.get(skipped..);
+            skipped = skipped.saturating_sub(part.len());
+            rest.filter(|rest| !rest.is_empty())
+        });
+        let mut used = 0;
+        for (slice, part) in slices.iter_mut().zip(parts) {
+            *slice = IoSlice::new(part);
+            used += 1;
+        }
+        used
+    }
+}
+
+/// Read at once where little comes: a stream's chunks.
+const LEAST_READ: usize = 4096;
+/// Read at once where much comes.
+const MOST_READ: usize = 128 * 1024;
+/// Parts of a request that are written at once.
+const MOST_SLICES: usize = 8;
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
+    use http::StatusCode;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::{TcpListener, TcpStream};
+    use tokio::net::TcpListener;
     use tokio::task::coop::consume_budget;
 
     use super::*;
 
-    /// Answers each request, however it is cut, with one chunked body.
-    async fn answer_requests(listener: TcpListener) {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        let mut buffer = [0; 1024];
-        while stream.read(&mut buffer).await.unwrap() > 0 {
-            let response =
-                b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n";
-            stream.write_all(response).await.unwrap();
+    /// Both ends of a connection.
+    async fn connect() -> (Connection, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (far, _) = listener.accept().await.unwrap();
+        (Connection::new(Either::Left(near)), far)
+    }
+
+    fn request(body: &[&'static [u8]]) -> Outgoing {
+        Request::post("/x").body(body.iter().map(|part| Bytes::from_static(part)).collect()).unwrap()
+    }
+
+    async fn body(connection: &mut Connection) -> Result<Vec<u8>, ReceiveError> {
+        let mut body = Vec::new();
+        while let Some(bytes) = poll_fn(|cx| connection.poll_body(cx)).await {
+            body.extend_from_slice(&bytes?);
         }
+        Ok(body)
+    }
+
+    /// Reads a request to its end, which is the last of its body.
+    async fn read_request(far: &mut TcpStream, end: &[u8]) -> Vec<u8> {
+        let mut read = Vec::new();
+        while !read.ends_with(end) {
+            far.read_buf(&mut read).await.unwrap();
+        }
+        read
+    }
+
+    const CHUNKED: &[u8] =
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n";
+
+    #[tokio::test]
+    async fn exchanges_follow_one_another() {
+        let (mut connection, mut far) = connect().await;
+        for _ in 0..3 {
+            let request = request(&[b"one ", b"", b"two"]);
+            let (response, read) = tokio::join!(connection.send(&request), async {
+                let read = read_request(&mut far, b"two").await;
+                far.write_all(CHUNKED).await.unwrap();
+                read
+            });
+            assert_eq!(read, b"POST /x HTTP/1.1\r\ncontent-length: 7\r\n\r\none two");
+            assert_eq!(response.unwrap().status(), StatusCode::OK);
+            assert!(!connection.is_reusable(), "a response is under way");
+            assert_eq!(body(&mut connection).await.unwrap(), b"abc");
+            assert!(connection.is_reusable());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_waits_for_the_socket_is_written_to_its_end() {
+        let (mut connection, mut far) = connect().await;
+        let whole: &'static [u8] = vec![b'x'; 8 * 1024 * 1024].leak();
+        let parts: Vec<_> = whole.chunks(100_000).collect();
+        let request = request(&parts);
+        let (response, length) = tokio::join!(connection.send(&request), async {
+            let mut read = vec![0; 64 * 1024];
+            let (mut length, expected) =
+                (0, whole.len() + b"POST /x HTTP/1.1\r\ncontent-length: 8388608\r\n\r\n".len());
+            while length < expected {
+                length += far.read(&mut read).await.unwrap();
+            }
+            far.write_all(CHUNKED).await.unwrap();
+            length - expected
+        });
+        assert!(response.is_ok() && length == 0);
+        assert!(connection.has_sent_all());
+    }
+
+    #[tokio::test]
+    async fn a_response_may_come_before_the_end_of_the_request() {
+        let (mut connection, mut far) = connect().await;
+        far.write_all(b"HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\nno").await.unwrap();
+        let whole: &'static [u8] = vec![b'x'; 32 * 1024 * 1024].leak();
+        let response = connection.send(&request(&[whole])).await.unwrap();
+        assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(body(&mut connection).await.unwrap(), b"no");
+        assert!(!connection.has_sent_all() && !connection.is_reusable());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_closed_has_sent_nothing() {
+        let (mut connection, far) = connect().await;
+        assert!(connection.is_reusable());
+        drop(far);
+        // Until the close has come through.
+        while connection.is_reusable() {
+            tokio::task::yield_now().await;
+        }
+        let (mut connection, mut far) = connect().await;
+        far.write_all(b"HTTP/1.1 408 Timeout\r\n\r\n").await.unwrap();
+        while connection.is_reusable() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_breaks_off_is_not_taken_for_whole() {
+        for (response, error) in [
+            (&b""[..], "closed before"),
+            (b"HTTP/1.1 200 OK\r\n", "closed before"),
+            (b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", "its length twice"),
+            (b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nab", "closed before"),
+            (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n", "closed before"),
+            (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", "the size of a chunk"),
+        ] {
+            let (mut connection, mut far) = connect().await;
+            let request = request(&[b"end"]);
+            let (sent, ()) = tokio::join!(connection.send(&request), async {
+                read_request(&mut far, b"end").await;
+                far.write_all(response).await.unwrap();
+                drop(far);
+            });
+            let told = match sent {
+                Ok(_) => body(&mut connection).await.unwrap_err().to_string(),
+                Err(SendError::Broken(error)) => error.to_string(),
+                Err(SendError::Unsent(error)) => panic!("it was sent: {error}"),
+            };
+            assert!(told.contains(error), "{told}");
+            assert!(!connection.is_reusable());
+        }
+        let (mut connection, mut far) = connect().await;
+        let request = request(&[]);
+        let (sent, ()) = tokio::join!(connection.send(&request), async {
+            read_request(&mut far, b"\r\n\r\n").await;
+            far.write_all(b"HTTP/1.1 200 OK\r\n\r\nuntil the end").await.unwrap();
+            drop(far);
+        });
+        assert!(sent.is_ok());
+        assert_eq!(body(&mut connection).await.unwrap(), b"until the end");
+        assert!(!connection.is_reusable());
     }
 
     /// Polls a future with only what is left of the task's budget when so much of it is spent beforehand.
@@ -176,19 +419,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_that_has_spent_its_tasks_budget_is_woken_again() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        tokio::spawn(answer_requests(listener));
-        let mut connection = Connection::new(Either::Left(stream), Traffic::Documents).await.unwrap();
+        let (mut connection, mut far) = connect().await;
+        tokio::spawn(async move {
+            while !read_request(&mut far, b"end").await.is_empty() {
+                far.write_all(CHUNKED).await.unwrap();
+            }
+        });
         // tokio gives a task 128 units a poll.
         for spent in 0..128 {
+            let request = request(&[b"end"]);
             let exchange = on_a_budget(spent, async {
-                let mut response = connection.send(Request::new(RequestBody::default())).await.unwrap();
-                let mut body = Vec::new();
-                while let Some(frame) = poll_fn(|cx| connection.poll_frame(response.body_mut(), cx)).await {
-                    body.extend_from_slice(&frame.unwrap().into_data().unwrap());
-                }
-                body
+                connection.send(&request).await.unwrap();
+                body(&mut connection).await.unwrap()
             });
             // The deadline is looked at first: the wake-up that it brings must not pass for the one that is missing.
             let body = tokio::select! {
@@ -197,7 +439,7 @@ mod tests {
                 body = exchange => body,
             };
             assert_eq!(body, b"abc");
-            assert!(connection.is_reusable());
+            assert!(on_a_budget(128, async { connection.is_reusable() }).await);
         }
     }
 }

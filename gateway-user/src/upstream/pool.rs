@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::connection::{Connection, Traffic};
+use super::connection::Connection;
 
 /// Idle connections kept for one backend by one worker; more are closed.
 const MOST_IDLE: usize = 512;
@@ -23,28 +23,20 @@ pub(crate) struct Pool {
     idle: Mutex<Vec<Shelf>>,
 }
 
-/// Where a connection leads and what it is used for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PoolKey {
-    /// The scheme, host and port.
-    pub(crate) authority: Arc<str>,
-    pub(crate) traffic: Traffic,
-}
-
-/// The idle connections of one kind, the longest idle first.
+/// The idle connections to one scheme, host and port, the longest idle first.
 #[derive(Debug)]
 struct Shelf {
-    key: PoolKey,
+    authority: Arc<str>,
     connections: VecDeque<(Instant, Box<Connection>)>,
 }
 
 impl Pool {
-    /// An open connection of that kind, the most recently used first.
-    pub(crate) fn take(&self, key: &PoolKey) -> Option<Box<Connection>> {
+    /// An open connection to there, the most recently used first.
+    pub(crate) fn take(&self, authority: &str) -> Option<Box<Connection>> {
         loop {
             let (_, mut connection) = {
                 let mut shelves = self.idle.lock();
-                shelves.iter_mut().find(|shelf| shelf.key == *key)?.connections.pop_back()?
+                shelves.iter_mut().find(|shelf| *shelf.authority == *authority)?.connections.pop_back()?
             };
             if connection.is_reusable() {
                 return Some(connection);
@@ -53,13 +45,13 @@ impl Pool {
     }
 
     /// Keeps a connection for the next call, if it is in a state to carry one.
-    pub(crate) fn put(&self, key: &PoolKey, mut connection: Box<Connection>) {
+    pub(crate) fn put(&self, authority: &Arc<str>, mut connection: Box<Connection>) {
         if !connection.is_reusable() {
             return;
         }
         let mut shelves = self.idle.lock();
-        let place = shelves.iter().position(|shelf| shelf.key == *key).unwrap_or_else(|| {
-            shelves.push(Shelf { key: key.clone(), connections: VecDeque::new() });
+        let place = shelves.iter().position(|shelf| shelf.authority == *authority).unwrap_or_else(|| {
+            shelves.push(Shelf { authority: Arc::clone(authority), connections: VecDeque::new() });
             shelves.len() - 1
         });
         let connections = &mut shelves[place].connections;
