@@ -118,7 +118,11 @@ impl Client {
                 Sender::Http1(sender)
             }
             Protocol::Http2 => {
-                let handshake = http2::handshake(TokioExecutor::new(), io);
+                let mut builder = http2::Builder::new(TokioExecutor::new());
+                // h2 gives up a connection on which small frames wait to be read, the sooner the smaller its window is. A
+                // stream that upstream cuts into single bytes is thousands of them.
+                builder.initial_connection_window_size(CONNECTION_WINDOW);
+                let handshake = builder.handshake(io);
                 let (sender, connection) = in_time("the HTTP/2 handshake", handshake).await??;
                 tokio::spawn(async { drop(connection.await) });
                 Sender::Http2(sender)
@@ -253,3 +257,6 @@ impl Streaming {
         Ok(String::from_utf8(bytes)?)
     }
 }
+
+/// Far more than any test receives.
+const CONNECTION_WINDOW: u32 = 64 << 20;
