@@ -116,10 +116,13 @@ impl Visit<'_> {
         let edits = edits(api, &envelope, &call.deployment, &grant);
         let streaming = envelope.stream && api != Api::Embeddings;
         let hide_usage = streaming && api.usage_is_optional() && !envelope.asks_for_usage();
-        let worth_estimating = !call.estimated && (streaming || call.prompt > SMALL_HOLD);
-        let prompt = worth_estimating.then(|| body.clone());
         drop(envelope);
-        let request = forward::Forwarded { parts, body: splice(&body, edits), prompt, api };
+        let early = streaming || call.prompt > SMALL_HOLD;
+        let request = forward::Forwarded {
+            parts,
+            body: splice(&body, edits),
+            prompt: forward::Prompt { api, body, early },
+        };
         let manner = answer::Manner { api, hide_usage, trailers: self.version == Version::HTTP_2, grant };
         let answered = match forward::send(self.session, &mut call, request).await {
             Ok(received) => answer::relay(self.session, call, received, manner, open.clone()).await,

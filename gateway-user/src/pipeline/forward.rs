@@ -28,9 +28,16 @@ use crate::upstream::connection::{Connection, Outgoing, SendError};
 pub(super) struct Forwarded {
     pub(super) parts: Parts,
     pub(super) body: Vec<Bytes>,
-    /// The caller's body, where its prompt is to be tokenised while upstream works.
-    pub(super) prompt: Option<Bytes>,
+    pub(super) prompt: Prompt,
+}
+
+/// A prompt that may have to be counted more closely than it was held for.
+pub(super) struct Prompt {
     pub(super) api: Api,
+    /// The caller's own.
+    pub(super) body: Bytes,
+    /// Whether that is done while upstream works, or only if the prompt is all that can be told of the call.
+    pub(super) early: bool,
 }
 
 /// Sends a request to the first backend that takes it, and waits for the head of the response. Another backend is
@@ -40,7 +47,7 @@ pub(super) async fn send(
     call: &mut Call,
     forwarded: Forwarded,
 ) -> Result<Received, Refusal> {
-    let Forwarded { mut parts, body, prompt, api } = forwarded;
+    let Forwarded { mut parts, body, prompt } = forwarded;
     strip_request(&mut parts.headers);
     parts.headers.reserve(2);
     let caller_uri = std::mem::take(&mut parts.uri);
@@ -62,7 +69,7 @@ pub(super) async fn send(
         }
         request.headers_mut().insert(HOST, backend.host_header.clone());
         *request.uri_mut() = target(&backend.base_path, &caller_uri)?;
-        match exchange(session, call, backend, &request, prompt.as_ref().map(|prompt| (api, prompt))).await {
+        match exchange(session, call, backend, &request, &prompt).await {
             Ok(received) => return Ok(received),
             Err(Failure::Unsent) => refusal = Refusal::UpstreamError,
             Err(Failure::Final(refusal)) => return Err(refusal),
@@ -84,7 +91,7 @@ async fn exchange(
     call: &mut Call,
     backend: &Arc<Backend>,
     request: &Outgoing,
-    prompt: Option<(Api, &Bytes)>,
+    prompt: &Prompt,
 ) -> Result<Received, Failure> {
     loop {
         let (mut connection, reused) = match session.worker.pool.take(&backend.authority) {
@@ -103,10 +110,8 @@ async fn exchange(
         let tenant = Arc::clone(&call.tenant);
         let slot = call.slot;
         let head = wait_for_head(call, sending, prompt);
-        // Where that is given up, the hold stands: upstream may be doing all that it was allowed to.
-        let head = wait::for_upstream(&tenant, slot, backend.timeout, head).await;
-        match head.map_err(Failure::Final)? {
-            Ok(response) => {
+        let (refusal, settlement) = match wait::for_upstream(&tenant, slot, backend.timeout, head).await {
+            Ok(Ok(response)) => {
                 call.answering(response.status());
                 let source = Source {
                     connection,
@@ -116,21 +121,27 @@ async fn exchange(
                 return Ok(Received { response, source });
             }
             // Closed while it was idle, and before anything was written: any other connection will do.
-            Err(SendError::Unsent(error)) => {
+            Ok(Err(SendError::Unsent(error))) => {
                 call.not_forwarded();
                 if !reused {
                     tracing::warn!(backend = %backend.name, error = %error, "upstream took no request");
                     return Err(Failure::Unsent);
                 }
+                continue;
             }
-            Err(SendError::Broken(error)) => {
+            Ok(Err(SendError::Broken(error))) => {
                 tracing::warn!(backend = %backend.name, error = %error, "upstream broke off");
                 // Azure may have charged a prompt that it has read, if not one that it cannot have read to its end.
                 let sent = connection.has_sent_all();
-                call.settle(if sent { Settlement::Prompt } else { Settlement::Nothing });
-                return Err(Failure::Final(Refusal::UpstreamError));
+                (Refusal::UpstreamError, if sent { Settlement::Prompt } else { Settlement::Nothing })
             }
-        }
+            // Upstream may be doing all that it was allowed to.
+            Err(refusal) => (refusal, Settlement::HoldStands),
+        };
+        drop(connection);
+        count_prompt(call, prompt).await;
+        call.settle(settlement);
+        return Err(Failure::Final(refusal));
     }
 }
 
@@ -145,23 +156,29 @@ async fn connect(backend: &Arc<Backend>) -> Option<Box<Connection>> {
     }
 }
 
-/// Sends, and while upstream works takes the closer estimate of the prompt where that is wanted.
+/// Sends, and while upstream works counts the prompt where that is wanted.
 async fn wait_for_head(
     call: &mut Call,
     sending: impl Future<Output = Result<Response<()>, SendError>>,
-    prompt: Option<(Api, &Bytes)>,
+    prompt: &Prompt,
 ) -> Result<Response<()>, SendError> {
     let mut sending = pin!(sending);
-    if let Some((api, body)) = prompt.filter(|_| !call.estimated) {
-        let mut early = None;
-        let estimate =
-            while_sending(&mut early, sending.as_mut(), super::estimate(api, &call.deployment, body)).await;
-        call.estimate(estimate);
-        if let Some(head) = early {
-            return head;
-        }
+    let mut early = None;
+    if prompt.early && !call.estimated {
+        while_sending(&mut early, sending.as_mut(), count_prompt(call, prompt)).await;
     }
-    sending.await
+    match early {
+        Some(head) => head,
+        None => sending.await,
+    }
+}
+
+/// Takes the closer estimate of a prompt, once.
+async fn count_prompt(call: &mut Call, prompt: &Prompt) {
+    if !call.estimated {
+        let estimate = super::estimate(prompt.api, &call.deployment, &prompt.body).await;
+        call.estimate(estimate);
+    }
 }
 
 /// Runs `work` to its end, and `sending` before it each time: a long request is written in many steps, and waits for
