@@ -10,7 +10,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::gateway::Gateway;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, histogram, registered};
 
 /// Bounds for a request to the store, in seconds; beyond the last there is the deadline.
 const STORE_TIME: [f64; 10] = [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.25];
@@ -25,22 +25,20 @@ pub(super) struct FleetMetrics {
 
 impl FleetMetrics {
     pub(super) fn register(common: &Metrics, registry: &mut Registry) -> Self {
-        let metrics = Self {
+        Self {
             up: common.store_up.clone(),
-            nodes: Gauge::default(),
-            lease_seconds: Histogram::new(STORE_TIME),
-        };
-        registry.register(
-            "gateway_fleet_nodes",
-            "Nodes that lived when the store was last reached",
-            metrics.nodes.clone(),
-        );
-        registry.register(
-            "gateway_fleet_lease_seconds",
-            "Requests to the store for a lease, failed ones included",
-            metrics.lease_seconds.clone(),
-        );
-        metrics
+            nodes: registered(
+                registry,
+                "gateway_fleet_nodes",
+                "Nodes that lived when the store was last reached",
+            ),
+            lease_seconds: histogram(
+                registry,
+                "gateway_fleet_lease_seconds",
+                "Requests to the store for a lease, failed ones included",
+                &STORE_TIME,
+            ),
+        }
     }
 }
 

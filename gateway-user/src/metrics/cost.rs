@@ -1,0 +1,123 @@
+//! What tokens cost, by tenant, deployment, model and kind: one series that Prometheus and the ledger both read.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+use super::labels::CostLabels;
+use super::registered;
+use crate::ledger::{Key, Sums};
+use crate::meter::Usage;
+use crate::units::{NanoDollars, Tokens};
+
+/// The families that count tokens and dollars.
+#[derive(Debug)]
+pub(super) struct CostMetrics {
+    consumed: Family<CostLabels, Counter>,
+    prompt: Family<CostLabels, Counter>,
+    cached_prompt: Family<CostLabels, Counter>,
+    completion: Family<CostLabels, Counter>,
+    reasoning: Family<CostLabels, Counter>,
+    cost: Family<CostLabels, Counter<f64, AtomicU64>>,
+    index: Mutex<CostIndex>,
+}
+
+/// Every [`CostSeries`], oldest first. They outlive configurations, as the counters behind them do.
+#[derive(Debug, Default)]
+struct CostIndex {
+    all: Vec<(Key, Arc<CostSeries>)>,
+    places: HashMap<Key, usize>,
+}
+
+/// The series of one tenant, deployment and kind of answer.
+#[derive(Debug)]
+pub struct CostSeries {
+    calls: AtomicU64,
+    /// What `cost` has as a float.
+    nano_dollars: AtomicU64,
+    consumed: Counter,
+    prompt: Counter,
+    cached_prompt: Counter,
+    completion: Counter,
+    reasoning: Counter,
+    cost: Counter<f64, AtomicU64>,
+}
+
+impl CostMetrics {
+    pub(super) fn register(to: &mut Registry) -> Self {
+        Self {
+            consumed: registered(to, "aoai_tokens_consumed", "Tokens of prompts and answers"),
+            prompt: registered(to, "aoai_prompt_tokens", "Tokens of prompts"),
+            cached_prompt: registered(
+                to,
+                "aoai_cached_prompt_tokens",
+                "Prompt tokens that upstream read from its cache",
+            ),
+            completion: registered(to, "aoai_completion_tokens", "Tokens of answers, reasoning included"),
+            reasoning: registered(to, "aoai_reasoning_tokens", "Tokens spent on reasoning"),
+            cost: registered(to, "aoai_cost_dollars", "What the tokens cost, by the configured prices"),
+            index: Mutex::default(),
+        }
+    }
+
+    /// The series of these labels, made where there is none.
+    pub(super) fn series(&self, labels: &CostLabels) -> Arc<CostSeries> {
+        let CostLabels { tenant, deployment, model, kind } = labels.clone();
+        let key = Key { tenant, deployment: Some(deployment), model: Some(model), kind };
+        let mut index = self.index.lock();
+        if let Some((_, series)) = index.places.get(&key).and_then(|place| index.all.get(*place)) {
+            return Arc::clone(series);
+        }
+        let series = Arc::new(CostSeries {
+            calls: AtomicU64::new(0),
+            nano_dollars: AtomicU64::new(0),
+            consumed: self.consumed.get_or_create_owned(labels),
+            prompt: self.prompt.get_or_create_owned(labels),
+            cached_prompt: self.cached_prompt.get_or_create_owned(labels),
+            completion: self.completion.get_or_create_owned(labels),
+            reasoning: self.reasoning.get_or_create_owned(labels),
+            cost: self.cost.get_or_create_owned(labels),
+        });
+        let place = index.all.len();
+        index.places.insert(key.clone(), place);
+        index.all.push((key, Arc::clone(&series)));
+        series
+    }
+
+    /// Reads every series, in the order in which they were made.
+    pub(super) fn read<T>(&self, read: impl FnOnce(&mut dyn Iterator<Item = (&Key, Sums)>) -> T) -> T {
+        let index = self.index.lock();
+        read(&mut index.all.iter().map(|(key, series)| (key, series.sums())))
+    }
+}
+
+impl CostSeries {
+    /// Attributes a call's tokens and what they cost.
+    pub fn add(&self, usage: &Usage, cost: NanoDollars) {
+        self.consumed.inc_by(usage.total().get());
+        self.prompt.inc_by(usage.input.get());
+        self.cached_prompt.inc_by(usage.cached_input.get());
+        self.completion.inc_by(usage.output.get());
+        self.reasoning.inc_by(usage.reasoning.get());
+        self.cost.inc_by(cost.as_dollars());
+        self.nano_dollars.fetch_add(cost.get(), Ordering::Relaxed);
+        self.calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What calls have added since the process started.
+    fn sums(&self) -> Sums {
+        Sums {
+            calls: self.calls.load(Ordering::Relaxed),
+            prompt: Tokens::new(self.prompt.get()),
+            cached_prompt: Tokens::new(self.cached_prompt.get()),
+            completion: Tokens::new(self.completion.get()),
+            reasoning: Tokens::new(self.reasoning.get()),
+            cost: NanoDollars::new(self.nano_dollars.load(Ordering::Relaxed)),
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The labels of the data path's metrics, and how their values are written.
+
+use std::fmt;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+
+use crate::ledger::Kind;
+use crate::names::{BackendName, DeploymentName, ModelName, TenantName};
+
+/// How a TLS handshake ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HandshakeResult {
+    /// A connection.
+    Ok,
+    /// The peer's bytes or certificate were refused, or it refused ours.
+    Failed,
+    /// Not done within the handshake timeout.
+    Timeout,
+}
+
+impl EncodeLabelValue for HandshakeResult {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        let name = match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::Timeout => "timeout",
+        };
+        EncodeLabelValue::encode(&name, encoder)
+    }
+}
+
+macro_rules! label_values {
+    ($($name:ty),+) => {$(
+        impl EncodeLabelValue for $name {
+            fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+                EncodeLabelValue::encode(&self.as_str(), encoder)
+            }
+        }
+    )+};
+}
+
+label_values!(TenantName, DeploymentName, ModelName, BackendName, Kind);
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct CostLabels {
+    pub(super) tenant: TenantName,
+    pub(super) deployment: DeploymentName,
+    pub(super) model: ModelName,
+    pub(super) kind: Kind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct RequestLabels {
+    pub(super) tenant: Option<TenantName>,
+    pub(super) deployment: Option<DeploymentName>,
+    pub(super) status: u16,
+    pub(super) reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct TenantReason {
+    pub(super) tenant: TenantName,
+    pub(super) reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct SettledLabels {
+    pub(super) tenant: TenantName,
+    pub(super) source: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct TenantLabel {
+    pub(super) tenant: TenantName,
+}
+
+/// The label of a backend's metrics.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct BackendLabel {
+    /// Its name.
+    pub backend: BackendName,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct HandshakeLabel {
+    pub(super) result: HandshakeResult,
+}
