@@ -1,4 +1,5 @@
-//! The kernel programs on the real kernel: packet by packet, and between network namespaces.
+//! The kernel programs on the real kernel: packet by packet, and between network namespaces. Beside them, what else takes
+//! a namespace.
 //!
 //! All of it takes root. Without, each test is reported as ignored; with `CI=true` it fails instead.
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test binary with a `main` of its own")]
@@ -9,6 +10,8 @@ mod flood;
 mod gateway;
 #[path = "kernel/held.rs"]
 mod held;
+#[path = "kernel/identity.rs"]
+mod identity;
 #[path = "kernel/lifetime.rs"]
 mod lifetime;
 #[path = "kernel/scene.rs"]
@@ -88,6 +91,10 @@ fn main() -> ExitCode {
             gateway::a_gateway_killed_under_flood_leaves_nothing,
         ),
         Test("loopback_is_attached_in_the_stack", lifetime::loopback_is_attached_in_the_stack),
+        Test(
+            "a_virtual_machines_identity_is_asked_for_where_instance_metadata_is",
+            identity::a_virtual_machines_identity_is_asked_for_where_instance_metadata_is,
+        ),
     ];
     let missing = missing_privileges();
     let in_ci = std::env::var("CI").is_ok_and(|value| value == "true");
