@@ -20,6 +20,7 @@ BINARIES = {
     "gateway": "AOAI_GATEWAY_BIN",
     "simulator": "AOAI_SIMULATOR_BIN",
     "certificate": "AOAI_CERTIFICATE_BIN",
+    "config": "AOAI_CONFIG_BIN",
 }
 START_SECONDS = 30
 STOP_SECONDS = 10
@@ -39,60 +40,6 @@ TIERS = {
     "no-money": 'tokens_per_minute = 100000000\nspend_quota = { dollars = 0.000001, period = "yearly" }',
     "only-embeddings": 'tokens_per_minute = 100000000\ndeployments = ["embed"]',
 }
-
-CONFIGURATION = """
-[listen]
-address = "127.0.0.1:0"
-certificate = "tls.crt"
-private_key = "tls.key"
-drain_timeout = "2s"
-
-[admin]
-address = "127.0.0.1:0"
-
-[identity]
-source = "managed"
-
-[[backends]]
-name = "simulator"
-endpoint = "{azure}"
-
-[deployments.chat]
-model = "gpt-4o-mini"
-
-[deployments.text]
-model = "gpt-35-turbo-instruct"
-
-[deployments.embed]
-model = "text-embedding-3-small"
-
-[prices."gpt-4o-mini"]
-input = 0.15
-cached_input = 0.075
-output = 0.60
-
-[prices."gpt-35-turbo-instruct"]
-input = 1.50
-cached_input = 1.50
-output = 2.00
-
-[prices."text-embedding-3-small"]
-input = 0.02
-cached_input = 0.02
-output = 0.0
-
-{tiers}
-
-[store]
-url = "file:state"
-
-[kernel]
-mode = "off"
-
-[tenants]
-file = "tenants.toml"
-"""
-
 
 @contextlib.contextmanager
 def service(
@@ -167,6 +114,12 @@ def gateway_listens(line: str) -> dict[str, str] | None:
     return {"gateway": fields["address"], "admin": fields["admin"]} if "admin" in fields else None
 
 
+def configuration(program: str, azure: str, tiers: str) -> bytes:
+    """The configuration that the end-to-end tests have too, with a tier for each tenant."""
+    command = [program, azure, "--with", tiers, "--with", '[listen]\ndrain_timeout = "2s"']
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+
+
 def add_tenant(gateway: str, config: Path, name: str) -> str:
     command = [gateway, "tenant", "add", name, "--tier", name, "--config", str(config)]
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -186,20 +139,20 @@ def main() -> int:
     binaries = {binary: os.environ[variable] for binary, variable in BINARIES.items()}
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aoai-gateway-sdk-")))
-        subprocess.run([binaries["certificate"], folder], check=True)
+        subprocess.run([binaries["certificate"], folder / "tls"], check=True)
         simulator = [binaries["simulator"], "--listen", "127.0.0.1:0"]
         azure = stack.enter_context(service("simulator", simulator, "stdout", simulator_listens))
 
         tiers = "\n".join(f"[tiers.{tier}]\n{limits}" for tier, limits in TIERS.items())
         config = folder / "gateway.toml"
-        config.write_text(CONFIGURATION.format(azure=azure, tiers=tiers))
+        config.write_bytes(configuration(binaries["config"], azure, tiers))
         keys = {tenant: add_tenant(binaries["gateway"], config, tenant) for tenant in TIERS}
 
         serve = [binaries["gateway"], "serve", "--config", str(config)]
         identity = {"IDENTITY_ENDPOINT": f"{azure}/msi/token", "IDENTITY_HEADER": IDENTITY_HEADER}
         addresses = stack.enter_context(service("gateway", serve, "stderr", gateway_listens, **identity))
 
-        certificate = str(folder / "tls.crt")
+        certificate = str(folder / "tls/tls.crt")
         environment = {
             "AOAI_TEST_GATEWAY": f"https://{addresses['gateway']}",
             "AOAI_TEST_ADMIN": f"http://{addresses['admin']}",

@@ -83,7 +83,7 @@ class Sync:
         self.assertEqual(consumed.reaches(usage.total_tokens), usage.total_tokens)
 
     def test_a_completion(self) -> None:
-        reply = self.client.completions.create(model="text", prompt="Count.", user=steer(tokens=TOKENS))
+        reply = self.client.completions.create(model="instruct", prompt="Count.", user=steer(tokens=TOKENS))
         self.assertEqual(reply.choices[0].text, answer(TOKENS))
 
     def test_embeddings(self) -> None:
@@ -126,7 +126,7 @@ class V1(Sync, unittest.TestCase):
     connect = staticmethod(gateway.v1)
 
     def test_the_models_are_the_tenants_deployments(self) -> None:
-        self.assertEqual({model.id for model in self.client.models.list()}, {"chat", "text", "embed"})
+        self.assertEqual({model.id for model in self.client.models.list()}, {"chat", "instruct", "embed"})
         with gateway.v1("only-embeddings") as client:
             self.assertEqual([model.id for model in client.models.list()], ["embed"])
 

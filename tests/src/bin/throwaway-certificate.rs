@@ -12,7 +12,7 @@ use clap::Parser;
 /// Writes a throw-away certificate for loopback and its key.
 #[derive(Debug, Parser)]
 struct Cli {
-    /// Where to write tls.crt and tls.key
+    /// Where to write tls.crt and tls.key; made where it does not exist
     folder: PathBuf,
 }
 
@@ -20,6 +20,7 @@ fn main() -> anyhow::Result<()> {
     let Cli { folder } = Cli::parse();
     let names = ["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
     let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(names)?;
+    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     let (certificate, key) = (folder.join("tls.crt"), folder.join("tls.key"));
     fs::write(&certificate, cert.pem()).with_context(|| certificate.display().to_string())?;
     let mut file = fs::OpenOptions::new()

@@ -18,9 +18,16 @@ impl Config {
     /// # Errors
     /// When the text below is no TOML, which would be a bug.
     pub fn for_simulator(simulator: &Simulator) -> anyhow::Result<Self> {
+        Self::for_azure(&simulator.endpoint())
+    }
+
+    /// [`Config::for_simulator`] for one that runs elsewhere.
+    ///
+    /// # Errors
+    /// When the text below is no TOML, which would be a bug.
+    pub fn for_azure(endpoint: &str) -> anyhow::Result<Self> {
         let backend = format!(
-            "[[backends]]\nname = \"simulator\"\nendpoint = \"{}\"\nscope = \"{AUDIENCE}/.default\"\n",
-            simulator.endpoint()
+            "[[backends]]\nname = \"simulator\"\nendpoint = \"{endpoint}\"\nscope = \"{AUDIENCE}/.default\"\n"
         );
         Self { table: Table::new() }.with(BASE)?.with(&backend)
     }

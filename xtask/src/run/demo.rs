@@ -43,7 +43,8 @@ pub(super) fn run(built: &Executables, port: u16, admin_port: u16) -> Result<Exi
         Start::Ended(status) => return Ok(ended_early(&simulator, status)),
         Start::Interrupted => return Ok(ExitCode::SUCCESS),
     };
-    fs::write(stage.config(), configuration(&azure, port, admin_port)).context("the demo's configuration")?;
+    fs::write(stage.config(), configuration(built, &azure, port, admin_port)?)
+        .context("the demo's configuration")?;
     let key = add_tenant(built, &stage)?;
 
     let mut command = Command::new(built.path("aoai-gateway")?);
@@ -81,17 +82,22 @@ impl Stage {
     fn set(built: &Executables) -> Result<Self> {
         let folder =
             tempfile::Builder::new().prefix("aoai-gateway-").tempdir().context("a temporary folder")?;
-        let status = Command::new(built.path("throwaway-certificate")?).arg(folder.path()).status()?;
+        let stage = Self(folder);
+        let status = Command::new(built.path("throwaway-certificate")?).arg(stage.tls()).status()?;
         ensure!(status.success(), "throwaway-certificate ended with {status}");
-        Ok(Self(folder))
+        Ok(stage)
     }
 
     fn config(&self) -> PathBuf {
         self.0.path().join("gateway.toml")
     }
 
+    fn tls(&self) -> PathBuf {
+        self.0.path().join("tls")
+    }
+
     fn certificate(&self) -> PathBuf {
-        self.0.path().join("tls.crt")
+        self.tls().join("tls.crt")
     }
 }
 
@@ -143,39 +149,16 @@ fn gateway_addresses(line: &str) -> Option<Addresses> {
     listening.then(|| Some(Addresses { gateway: field("address")?, admin: field("admin")? })).flatten()
 }
 
-fn configuration(azure: &str, port: u16, admin_port: u16) -> String {
-    format!(
-        r#"[listen]
+/// The configuration that every test has too, with the demo's own ports and limits that can be reached by hand.
+fn configuration(built: &Executables, azure: &str, port: u16, admin_port: u16) -> Result<Vec<u8>> {
+    let own = format!(
+        r#"
+[listen]
 address = "127.0.0.1:{port}"
-certificate = "tls.crt"
-private_key = "tls.key"
 drain_timeout = "2s"
 
 [admin]
 address = "127.0.0.1:{admin_port}"
-
-[identity]
-source = "managed"
-
-[[backends]]
-name = "simulator"
-endpoint = "http://{azure}"
-
-[deployments.chat]
-model = "gpt-4o-mini"
-
-[deployments.embed]
-model = "text-embedding-3-small"
-
-[prices."gpt-4o-mini"]
-input = 0.15
-cached_input = 0.075
-output = 0.60
-
-[prices."text-embedding-3-small"]
-input = 0.02
-cached_input = 0.02
-output = 0.0
 
 [tiers.default]
 calls_per_minute = 60
@@ -183,17 +166,19 @@ tokens_per_minute = 20000
 concurrent_calls = 100
 spend_quota = {{ dollars = 50.0, period = "daily" }}
 
-[store]
-url = "file:state"
-
 [kernel]
 mode = "auto"
 interface = "lo"
-
-[tenants]
-file = "tenants.toml"
 "#
-    )
+    );
+    let endpoint = format!("http://{azure}");
+    let output = Command::new(built.path("simulator-config")?)
+        .args([&endpoint, "--with", &own])
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .context("cannot start simulator-config")?;
+    ensure!(output.status.success(), "simulator-config ended with {}", output.status);
+    Ok(output.stdout)
 }
 
 fn introduction(addresses: &Addresses, key: &str, certificate: &Path) -> String {

@@ -47,7 +47,8 @@ fn drive(context: &Context, suite: &str) -> Result<Outcome> {
             .args(["tests/sdk/run.py", suite])
             .env("AOAI_GATEWAY_BIN", built.path("aoai-gateway")?)
             .env("AOAI_SIMULATOR_BIN", built.path("aoai-simulator")?)
-            .env("AOAI_CERTIFICATE_BIN", built.path("throwaway-certificate")?),
+            .env("AOAI_CERTIFICATE_BIN", built.path("throwaway-certificate")?)
+            .env("AOAI_CONFIG_BIN", built.path("simulator-config")?),
     )?;
     Ok(Outcome::Passed)
 }
