@@ -7,9 +7,12 @@ import json
 import re
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import kubernetes_validate
+import tree_sitter
+import tree_sitter_bicep
 import yaml
 
 DEPLOY = Path(__file__).parent
@@ -150,15 +153,55 @@ def check_dashboard() -> None:
 
 
 def check_bicep() -> None:
-    """No compiler for Bicep is at hand here, so only what would be worst to get wrong."""
+    """The syntax, and what passes between the files. Types and resources only Azure's own compiler knows, which no registry
+    that the tests install from has."""
+    grammar = tree_sitter.Parser(tree_sitter.Language(tree_sitter_bicep.language()))
     sources = {file: file.read_text() for file in DEPLOY.rglob("*.bicep")}
     account = sources[DEPLOY / "azure/modules/openai.bicep"]
     require("disableLocalAuth: true" in account, "the Azure OpenAI account must have no keys")
     for file, text in sources.items():
-        for module in re.findall(r"^module \w+ '([^']+)'", text, re.MULTILINE):
-            require((file.parent / module).is_file(), f"{file.name} names {module}, which is missing")
-        for opening, closing in ("{}", "[]", "()"):
-            require(text.count(opening) == text.count(closing), f"{file.name}: {opening}{closing} do not match")
+        for node in syntax_errors(grammar.parse(text.encode()).root_node):
+            require(False, f"{file.name}:{node.start_point[0] + 1}: {node.text.decode() or node.type!r} does not belong there")
+        for name, module, body in re.findall(r"^module (\w+) '([^']+)' = \{\n(.*?)^\}", text, re.MULTILINE | re.DOTALL):
+            if (file.parent / module) not in sources:
+                problems.append(f"{file.name} names {module}, which is missing")
+                continue
+            given = set(re.findall(r"^    (\w+):", body, re.MULTILINE))
+            check_parameters(f"{file.name}, {name}", given, sources[file.parent / module])
+            outputs = set(re.findall(rf"\b{name}\.outputs\.(\w+)", text))
+            unknown = outputs - set(re.findall(r"^output (\w+)", sources[file.parent / module], re.MULTILINE))
+            require(not unknown, f"{file.name}: {module} has no output {', '.join(sorted(unknown))}")
+    example = (DEPLOY / "azure/example.bicepparam").read_text()
+    given = set(re.findall(r"^param (\w+) =", example, re.MULTILINE))
+    check_parameters("example.bicepparam", given, sources[DEPLOY / "azure/main.bicep"])
+
+
+def check_parameters(where: str, given: set[str], module: str) -> None:
+    """A module is given every parameter that has no default, and none that it does not have."""
+    declared = dict(re.findall(r"^param (\w+) [^=\n]+(=?)", module, re.MULTILINE))
+    missing = {name for name, default in declared.items() if not default} - given
+    require(not missing, f"{where} lacks {', '.join(sorted(missing))}")
+    require(given <= declared.keys(), f"{where} has {', '.join(sorted(given - declared.keys()))}, which is no parameter")
+
+
+def syntax_errors(node: tree_sitter.Node) -> Iterator[tree_sitter.Node]:
+    if node.is_error or node.is_missing:
+        yield node
+        return
+    for child in node.children:
+        yield from syntax_errors(child)
+
+
+def check_image() -> None:
+    """The image is built with the compiler that the workspace asks for, from files that the build context has."""
+    text = (DEPLOY / "Dockerfile").read_text()
+    asked = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["rust-version"]
+    base = re.search(r"^ARG RUST=rust:(\d+\.\d+)", text, re.MULTILINE)[1]
+    require(base == asked, f"the image is built with Rust {base}, Cargo.toml asks for {asked}")
+    ignored = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
+    members = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["members"]
+    for source in ["Cargo.toml", "Cargo.lock", *sorted({member.partition("/")[0] for member in members})]:
+        require(f"!{source}" in ignored, f".dockerignore keeps {source} from the image's build")
 
 
 def main() -> int:
@@ -167,6 +210,7 @@ def main() -> int:
     check_prometheus()
     check_dashboard()
     check_bicep()
+    check_image()
     for problem in problems:
         print(problem)
     return 1 if problems else 0
