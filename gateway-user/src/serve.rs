@@ -4,7 +4,7 @@
 //! all registered with that worker's reactor, so that nothing crosses threads while bytes flow.
 
 mod connection;
-mod proxy_protocol;
+pub mod proxy_protocol;
 mod timed;
 mod worker;
 

@@ -4,17 +4,58 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use memchr::memmem;
 use ppp::{HeaderResult, PartialResult as _, v1, v2};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
 /// The longest header that is read: version 2 with its addresses and room for what balancers append.
 const LONGEST: usize = 1024;
+/// How a line of version 1 begins, and how long it is at most (2.1 there).
+const V1_START: &[u8] = b"PROXY ";
+const V1_LONGEST: usize = 107;
 /// Between two looks at a header that is still on its way.
 const NEXT_LOOK: Duration = Duration::from_millis(2);
 
-/// Reads the header off a connection and tells its source; `None` where the balancer speaks for itself, as in a health
-/// check. Nothing behind the header is read. The caller sets the deadline.
+/// What the first bytes of a connection are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Header {
+    /// A whole header.
+    Whole {
+        /// Its bytes.
+        length: usize,
+        /// Whom the balancer speaks for; `None` where it speaks for itself, as in a health check.
+        source: Option<IpAddr>,
+    },
+    /// The start of one.
+    Incomplete,
+    /// None.
+    Invalid,
+}
+
+impl Header {
+    /// Reads the header that these bytes begin with.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Self {
+        let header = HeaderResult::parse(bytes);
+        // The library takes a line of version 1 for wrong where it is cut between its words.
+        let is_line = bytes.starts_with(V1_START) || V1_START.starts_with(bytes);
+        let line_goes_on = is_line && bytes.len() < V1_LONGEST && memmem::find(bytes, b"\r\n").is_none();
+        if header.is_incomplete() || line_goes_on {
+            return Self::Incomplete;
+        }
+        match header {
+            HeaderResult::V1(Ok(header)) => {
+                Self::Whole { length: header.header.len(), source: v1_source(&header.addresses) }
+            }
+            HeaderResult::V2(Ok(header)) => Self::Whole { length: header.len(), source: v2_source(&header) },
+            HeaderResult::V1(Err(_)) | HeaderResult::V2(Err(_)) => Self::Invalid,
+        }
+    }
+}
+
+/// Reads the header off a connection and tells its source. Nothing behind the header is read. The caller sets the
+/// deadline.
 ///
 /// # Errors
 /// When there is no such header.
@@ -25,23 +66,19 @@ pub(super) async fn source(stream: &mut TcpStream) -> io::Result<Option<IpAddr>>
         if length == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let header = HeaderResult::parse(&buffer[..length]);
-        if header.is_incomplete() && length < LONGEST {
-            tokio::time::sleep(NEXT_LOOK).await;
-            continue;
-        }
-        let (consumed, source) = match header {
-            HeaderResult::V1(Ok(header)) => (header.header.len(), v1_source(&header.addresses)),
-            HeaderResult::V2(Ok(header)) => (header.len(), v2_source(&header)),
-            HeaderResult::V1(Err(_)) | HeaderResult::V2(Err(_)) => {
+        match Header::parse(&buffer[..length]) {
+            Header::Whole { length, source } => {
+                stream.read_exact(&mut buffer[..length]).await?;
+                return Ok(source);
+            }
+            Header::Incomplete if length < LONGEST => tokio::time::sleep(NEXT_LOOK).await,
+            Header::Incomplete | Header::Invalid => {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,
                     "no PROXY header from a peer that must send one",
                 ));
             }
-        };
-        stream.read_exact(&mut buffer[..consumed]).await?;
-        return Ok(source);
+        }
     }
 }
 
@@ -66,4 +103,34 @@ fn v2_source(header: &v2::Header<'_>) -> Option<IpAddr> {
 pub(super) fn is_trusted(peer: SocketAddr, networks: &[ipnet::IpNet]) -> bool {
     let ip = peer.ip().to_canonical();
     networks.iter().any(|network| network.contains(&ip))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_may_arrive_in_any_pieces() {
+        let address = [192, 0, 2, 1, 198, 51, 100, 2, 0xdc, 4, 1, 0xbb];
+        let second = [b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".as_slice(), &address].concat();
+        for header in [b"PROXY TCP4 192.0.2.1 198.51.100.2 56324 443\r\n".as_slice(), &second] {
+            for end in 0..header.len() {
+                assert_eq!(Header::parse(&header[..end]), Header::Incomplete, "the first {end} bytes");
+            }
+            let behind = [header, b"\x16\x03\x01\r\n"].concat();
+            let source = Some(IpAddr::from([192, 0, 2, 1]));
+            assert_eq!(Header::parse(&behind), Header::Whole { length: header.len(), source });
+        }
+    }
+
+    #[test]
+    fn what_is_no_header_is_told_at_once() {
+        for bytes in
+            [b"GET / HTTP/1.1\r\n".as_slice(), b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03\x5a", b"PUT"]
+        {
+            assert_eq!(Header::parse(bytes), Header::Invalid, "{bytes:?}");
+        }
+        let endless = [b"PROXY TCP4 ".as_slice(), &[b'1'; 100]].concat();
+        assert_eq!(Header::parse(&endless), Header::Invalid);
+    }
 }
