@@ -87,8 +87,12 @@ fn is_usage_chunk(event: &[u8]) -> bool {
         choices: Option<Vec<IgnoredAny>>,
         usage: Option<IgnoredAny>,
     }
-    // Every other chunk of such a stream says so in these bytes, which cannot stand inside a JSON string.
-    if memmem::find(event, b"\"usage\"").is_none() || memmem::find(event, b"\"usage\":null").is_some() {
+    // What would pass if it came in pieces passes if it comes whole. Every other chunk of such a stream says so in these
+    // bytes, which cannot stand inside a JSON string.
+    if !may_be_usage_chunk(event)
+        || memmem::find(event, b"\"usage\"").is_none()
+        || memmem::find(event, b"\"usage\":null").is_some()
+    {
         return false;
     }
     let mut lines =
@@ -157,6 +161,18 @@ mod tests {
         assert_eq!(out.pop_front().unwrap(), "\n");
         hider.filter(Bytes::from(USAGE), &mut out);
         assert!(out.is_empty());
+    }
+
+    #[test]
+    fn what_may_not_wait_is_not_left_out_either() {
+        let nested = r#"data: {"x":{"choices":[{}]},"choices":[],"usage":{}}"#.to_owned() + "\n\n";
+        let padding = " ".repeat(LONGEST_USAGE_CHUNK);
+        let long = format!("data: {{\"choices\":[],{padding}\"usage\":{{}}}}\n\n");
+        for event in [nested, long] {
+            let (first, second) = event.as_bytes().split_at(event.len() - 3);
+            assert_eq!(filtered(&[event.as_bytes()]), event.as_bytes());
+            assert_eq!(filtered(&[first, second]), event.as_bytes());
+        }
     }
 
     #[test]

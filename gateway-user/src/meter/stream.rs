@@ -26,14 +26,23 @@ const LONGEST_NAME: usize = 256;
 pub struct StreamMeter {
     api: Api,
     line: Vec<u8>,
-    /// Reads a line that outgrew its bound.
-    overlong: Option<UsageScanner>,
+    /// Where the line under way outgrew its bound.
+    overlong: Option<Overlong>,
     framing: Framing,
     output: OutputCounter,
     usage: Option<Usage>,
     finished: bool,
     identity: StreamIdentity,
     unreadable: u64,
+}
+
+/// What becomes of the rest of a line that is too long to be held.
+#[derive(Debug)]
+enum Overlong {
+    /// It is data, and scanned.
+    Data(UsageScanner),
+    /// It is not read.
+    Other,
 }
 
 /// What later chunks of a stream repeat of its first ones.
@@ -149,30 +158,35 @@ impl StreamMeter {
     }
 
     fn hold(&mut self, bytes: &[u8]) {
-        if let Some(scanner) = &mut self.overlong {
-            scanner.push(bytes);
-        } else if self.line.len() + bytes.len() <= LONGEST_LINE {
-            self.line.extend_from_slice(bytes);
-        } else {
-            let mut scanner = UsageScanner::new();
-            let mut start = Vec::new();
-            std::mem::swap(&mut start, &mut self.line);
-            // The line may be so short so far that its field name is not whole yet; then the rest follows at once.
-            start.extend_from_slice(bytes);
-            if let Some(data) = data_of(&start) {
-                scanner.push(data);
-                self.overlong = Some(scanner);
+        match &mut self.overlong {
+            Some(Overlong::Data(scanner)) => scanner.push(bytes),
+            Some(Overlong::Other) => {}
+            None => {
+                self.line.extend_from_slice(bytes);
+                // Never before the field's name is whole.
+                if self.line.len() > LONGEST_LINE {
+                    let start = std::mem::take(&mut self.line);
+                    self.overlong = Some(data_of(&start).map_or(Overlong::Other, |data| {
+                        let mut scanner = UsageScanner::new();
+                        scanner.push(data);
+                        Overlong::Data(scanner)
+                    }));
+                }
             }
         }
     }
 
     fn end_held_line(&mut self) {
-        if let Some(scanner) = self.overlong.take() {
-            if let Some(usage) = scanner.usage() {
-                self.usage = Some(usage);
-                self.finished = true;
+        match self.overlong.take() {
+            Some(Overlong::Data(scanner)) => {
+                if let Some(usage) = scanner.usage() {
+                    self.usage = Some(usage);
+                    self.finished = true;
+                }
+                return;
             }
-            return;
+            Some(Overlong::Other) => return,
+            None => {}
         }
         let mut line = std::mem::take(&mut self.line);
         self.read_line(&line);
@@ -302,6 +316,19 @@ mod tests {
         assert_eq!(meter.output_total(), Tokens::new(5));
         assert_eq!((meter.identity().id.as_str(), meter.identity().choices), ("chatcmpl-1", 2));
         assert!(meter.finished() && meter.at_boundary());
+    }
+
+    #[test]
+    fn a_long_comment_is_one_line_whatever_it_says() {
+        let comment = [b": ".as_slice(), &[b'-'; LONGEST_LINE]].concat();
+        let mut meter =
+            metered(Api::ChatCompletions, &[&comment, b"data: {\"usage\":{\"prompt_tokens\":1}}\n"]);
+        assert_eq!((meter.usage(), meter.at_boundary()), (None, false));
+        meter.push(&comment);
+        meter.push(b"\n");
+        assert!(!meter.at_boundary(), "a line's end is no empty line");
+        meter.push(b"\n");
+        assert!(meter.at_boundary());
     }
 
     #[test]
