@@ -18,6 +18,7 @@ pub(crate) mod value;
 mod warning;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use document::{Reported, Section};
@@ -160,7 +161,13 @@ impl Config {
 }
 
 fn text_of(path: &Path) -> Result<String, ConfigErrors> {
-    std::fs::read_to_string(path).map_err(|error| ConfigErrors::file(path, Problem::Read(error)))
+    std::fs::read_to_string(path).map_err(|error| {
+        let problem = match error.kind() {
+            io::ErrorKind::NotFound => Problem::NoConfig,
+            _ => Problem::Read(error),
+        };
+        ConfigErrors::file(path, problem)
+    })
 }
 
 fn folder_of(path: &Path) -> &Path {

@@ -162,5 +162,5 @@ fn a_configuration_that_is_not_there_is_named() {
     fs::remove_file(gateway.config()).unwrap();
     let (code, problem) = gateway.failure("tenant list");
     assert_eq!(code, 2);
-    assert!(problem.starts_with("gateway.toml: cannot be read: No such file"), "{problem}");
+    assert!(problem.starts_with("gateway.toml: does not exist; --config"), "{problem}");
 }

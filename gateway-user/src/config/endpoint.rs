@@ -19,7 +19,7 @@ pub struct Endpoint {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointError {
     /// Not a URL.
-    #[error("is not a URL such as \"https://name.openai.azure.com\"")]
+    #[error("is not a URL of https:// and a host, such as \"https://host.example\"")]
     Syntax,
     /// Neither `https` nor `http`.
     #[error("must start with https://, found {0}")]

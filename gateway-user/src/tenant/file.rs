@@ -30,7 +30,7 @@ pub enum TenantsError {
     #[error(transparent)]
     Invalid(#[from] ConfigErrors),
     /// There is a tenant of that name.
-    #[error("there is a tenant `{0}` already; replace its keys with `aoai-gateway tenant rotate {0}`")]
+    #[error("there is a tenant `{0}` already; replace its keys with `aoai-gateway tenant rotate {0} --slot primary`")]
     Exists(TenantName),
     /// There is no tenant of that name.
     #[error("there is no tenant `{name}`{}", nearest.as_ref().map_or_else(String::new, |n| format!("; did you mean `{n}`?")))]
@@ -68,7 +68,15 @@ impl TenantsFile {
     /// # Errors
     /// When there is no such file; all that is wrong with it.
     pub fn read(&self) -> Result<Vec<Tenant>, ConfigErrors> {
-        document::read(&self.path, &self.text()?, |root| Ok(read_all(root)))
+        self.parse(&self.text()?)
+    }
+
+    /// Checks the text of a file that is, or would be, at this path.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn parse(&self, text: &str) -> Result<Vec<Tenant>, ConfigErrors> {
+        document::read(&self.path, text, |root| Ok(read_all(root)))
     }
 
     /// Reads the one tenant of that name.
@@ -169,15 +177,14 @@ impl TenantsFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(ConfigErrors::file(&self.path, Problem::Read(error)).into()),
         };
-        let parse = |text: &str| document::read(&self.path, text, |root| Ok(read_all(root)));
-        let tenants = parse(&text)?;
+        let tenants = self.parse(&text)?;
         let mut document: DocumentMut = text.parse().map_err(|error: toml_edit::TomlError| {
             ConfigErrors::file(&self.path, Problem::Syntax(error.message().to_owned()))
         })?;
         change(&mut document, &tenants)?;
         let text = document.to_string();
         // What could not be read again must not replace what can.
-        parse(&text)?;
+        self.parse(&text)?;
         replace_file(&path, folder, &text).map_err(failed)?;
         folder_handle.sync_all().map_err(failed)
     }
