@@ -1,4 +1,4 @@
-//! Development tasks, one file each: `cargo xtask run`, `test`, `bench`, `ebpf`.
+//! Development tasks, one file each: `cargo xtask run`, `test`, `fuzz`, `bench`, `ebpf`.
 //!
 //! What a developer types is what CI runs, so the two cannot differ.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool speaks to its terminal")]
@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod ebpf;
+mod fuzz;
 mod run;
 mod test;
 mod workspace;
@@ -27,6 +28,8 @@ enum Task {
     Run(run::Args),
     /// Run everything that must pass, and say at the end what did
     Test(test::Args),
+    /// Look for bytes from outside that the gateway cannot take, with libFuzzer
+    Fuzz(fuzz::Fuzz),
     /// Measure the gateway beside nginx as a plain TLS reverse proxy, on the same core, in the same run
     Bench(bench::BenchArgs),
     /// Rebuild the kernel object from its sources, or compare it with them
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
         Task::Run(args) => run::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Fuzz(args) => workspace::root().and_then(|root| args.run(&root)).map(|()| ExitCode::SUCCESS),
         Task::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Ebpf(args) => workspace::root().and_then(|root| args.run(&root)).map(|()| ExitCode::SUCCESS),
     };

@@ -28,7 +28,7 @@ const STEPS: &[Step] = &[
         about: "the committed kernel object is what its sources build to",
         run: rust::kernel_object,
     },
-    Step { name: "unit", about: "unit tests of gateway-ebpf, gateway-user and xtask", run: rust::unit },
+    Step { name: "unit", about: "unit tests, and the fuzzing corpora", run: rust::unit },
     Step { name: "end-to-end", about: "the gateway's wire and kernel tests", run: rust::end_to_end },
     Step { name: "sdk-python", about: "the official Python SDK as a client", run: sdk::python },
     Step { name: "sdk-node", about: "the official Node SDK as a client", run: sdk::node },

@@ -39,6 +39,7 @@ pub(super) fn unit(context: &Context) -> Result<Outcome> {
         "--locked",
         "--package=gateway-ebpf",
         "--package=gateway-user",
+        "--package=gateway-fuzz",
         "--package=xtask",
     ]))?;
     Ok(Outcome::Passed)

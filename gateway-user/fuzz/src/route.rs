@@ -1,0 +1,41 @@
+//! A path and a query: a route is one of those in the table as it is written, and no key is left in what goes upstream.
+
+use gateway_user::api::Api;
+use gateway_user::request::{Route, query};
+use http::Method;
+
+pub(crate) fn run(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let (path, query) = text.split_once('?').unwrap_or((text, ""));
+    if let Some(route) = Route::of(&Method::POST, path) {
+        assert!(written(route).iter().any(|one| one == path), "{path:?} is taken for {route:?}");
+    }
+    assert_eq!(Route::of(&Method::GET, path).is_some(), path == "/openai/v1/models");
+    assert_eq!(Route::of(&Method::PUT, path), None);
+
+    let kept = query::without_keys(query);
+    assert_eq!(query::key(&kept), None, "{kept:?} of {query:?}");
+    assert!(query::deployments(&kept).eq(query::deployments(query)), "{kept:?} of {query:?}");
+    assert_eq!(query::key(query).is_none(), kept == query, "{kept:?} of {query:?}");
+}
+
+/// The paths that a route may have.
+fn written(route: Route<'_>) -> Vec<String> {
+    let Route::Call { api, deployment } = route else { return vec!["/openai/v1/models".to_owned()] };
+    let operation = match api {
+        Api::ChatCompletions => "chat/completions",
+        Api::Completions => "completions",
+        Api::Embeddings => "embeddings",
+        Api::Responses => "responses",
+    };
+    match deployment {
+        Some(deployment) => {
+            assert!(!deployment.is_empty() && !deployment.contains('/'));
+            vec![format!("/openai/deployments/{deployment}/{operation}")]
+        }
+        None if api == Api::Responses => {
+            vec!["/openai/responses".to_owned(), "/openai/v1/responses".to_owned()]
+        }
+        None => vec![format!("/openai/v1/{operation}")],
+    }
+}
