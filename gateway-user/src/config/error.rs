@@ -81,7 +81,9 @@ pub enum Problem {
     #[error("cannot be read: {0}")]
     Read(io::Error),
     /// The configuration is not there.
-    #[error("does not exist; --config or AOAI_GATEWAY_CONFIG names another, gateway.example.toml is one to start from")]
+    #[error(
+        "does not exist; --config or AOAI_GATEWAY_CONFIG names another, gateway.example.toml is one to start from"
+    )]
     NoConfig,
     /// The tenants file is not there.
     #[error("does not exist; `aoai-gateway tenant add NAME` writes it")]

@@ -30,7 +30,9 @@ pub enum TenantsError {
     #[error(transparent)]
     Invalid(#[from] ConfigErrors),
     /// There is a tenant of that name.
-    #[error("there is a tenant `{0}` already; replace its keys with `aoai-gateway tenant rotate {0} --slot primary`")]
+    #[error(
+        "there is a tenant `{0}` already; replace its keys with `aoai-gateway tenant rotate {0} --slot primary`"
+    )]
     Exists(TenantName),
     /// There is no tenant of that name.
     #[error("there is no tenant `{name}`{}", nearest.as_ref().map_or_else(String::new, |n| format!("; did you mean `{n}`?")))]
