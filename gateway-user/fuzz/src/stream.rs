@@ -76,13 +76,23 @@ fn only_usage_is_left_out(stream: &[u8], mut passed: &[u8]) {
 
 /// Where the first event ends: behind the empty line, or with the stream.
 fn event_end(bytes: &[u8]) -> usize {
-    let ends = [b"\n\n".as_slice(), b"\n\r\n"];
-    let ends = ends.iter().filter_map(|end| Some(memchr::memmem::find(bytes, end)? + end.len()));
-    ends.min().unwrap_or(bytes.len())
+    let mut line = 0;
+    while let Some(rest) = bytes.get(line..)
+        && let Some(length) = memchr::memchr2(b'\n', b'\r', rest)
+    {
+        let end = line + length;
+        let next = end + if bytes.get(end..).is_some_and(|end| end.starts_with(b"\r\n")) { 2 } else { 1 };
+        if end == line {
+            return next;
+        }
+        line = next;
+    }
+    bytes.len()
 }
 
 fn is_usage_chunk(event: &[u8]) -> bool {
-    let data = event.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"data:"));
+    let mut lines = event.split(|byte| matches!(byte, b'\n' | b'\r'));
+    let data = lines.find_map(|line| line.strip_prefix(b"data:"));
     // Not to be read as text, it may still be left out.
     let chunk = String::from_utf8_lossy(data.unwrap_or_default());
     let chunk: Value = serde_json::from_str(&chunk).unwrap_or_default();
