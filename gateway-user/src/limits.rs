@@ -9,12 +9,12 @@ pub mod admission;
 pub mod clock;
 pub mod lease;
 pub mod period;
+pub mod terms;
 pub mod window;
 
-pub use account::{
-    Account, Ask, Book, Ceiling, Checkpoint, Counters, Grant, LeasedTokens, Limits, OpenUse, Refused, Used,
-};
+pub use account::{Account, Book, Checkpoint, Counters, LeasedTokens, OpenUse, Used};
 pub use admission::Admission;
 pub use clock::{Clock, Now};
 pub use lease::{Cover, Footing, LeaseReply, LeaseRequest, Standing, Ticket};
 pub use period::{Period, Quota};
+pub use terms::{Ask, Ceiling, Grant, Limits, Refused};

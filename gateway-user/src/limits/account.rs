@@ -6,6 +6,8 @@
 
 mod checkpoint;
 mod leasing;
+mod room;
+mod slice;
 
 use std::num::NonZeroU32;
 use std::sync::atomic::AtomicU64;
@@ -15,140 +17,17 @@ use parking_lot::Mutex;
 
 use super::Now;
 use super::lease::Lease;
-use super::period::{Period, Quota};
+use super::period::Period;
+use super::terms::{Ask, Ceiling, Grant, Limits, Refused};
 use super::window::Window;
-use crate::units::{NanoDollars, Prices, TokenPrice, Tokens};
+use crate::units::{NanoDollars, Prices, Tokens};
+use room::cost_bound;
 
 pub use checkpoint::{Checkpoint, OpenUse};
 pub use leasing::LeasedTokens;
 
-/// The fewest output tokens of one answer worth sending a call upstream for; also the fewest that Azure takes as the limit
-/// of a response.
-const LEAST_SLICE: u64 = 16;
-/// A call that names no output limit gets this part of what is free, so that as many more find room beside it.
-const UNNAMED_SHARE: u64 = 4;
-/// A call that names its output limit gets this part of what is free when the limit is larger.
-const NAMED_SHARE: u64 = 2;
-/// What an answer is taken to need before the tenant has had one: most chat answers are no longer.
-const UNKNOWN_OUTPUT: u64 = 256;
-/// By which part of the difference the peak of the answers sinks towards a smaller one.
-const PEAK_DECAY: u64 = 16;
 /// How soon to come back when only open calls stand in the way: they may end at any moment.
 const WAIT_FOR_OPEN_CALLS: Duration = Duration::from_secs(1);
-
-/// Whether a budget may be overshot.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Ceiling {
-    /// Never: a call holds what it may use before it is forwarded.
-    #[default]
-    Strict,
-    /// By calls already under way: a call is let in while its prompt fits, and settled afterwards.
-    Soft,
-}
-
-/// What a tenant may use. `None` is no limit.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Limits {
-    /// Calls let in within any minute.
-    pub calls_per_minute: Option<NonZeroU32>,
-    /// Tokens, prompt and answer, within any minute.
-    pub tokens_per_minute: Option<NonZeroU32>,
-    /// Calls open at once.
-    pub concurrent_calls: Option<NonZeroU32>,
-    /// Budgets of calendar periods.
-    pub quotas: Box<[Quota]>,
-    /// Whether the token limits may be overshot.
-    pub ceiling: Ceiling,
-}
-
-/// What a call asks for.
-#[derive(Debug, Clone, Copy)]
-pub struct Ask {
-    /// The prompt's tokens, or an upper bound of them.
-    pub prompt: Tokens,
-    /// How many answers are to be written, each of at least one token.
-    pub answers: u64,
-    /// The most output tokens that the caller named, over all answers.
-    pub output_named: Option<Tokens>,
-    /// The most output tokens that the model gives, over all answers; zero where there is no output.
-    pub output_most: Tokens,
-    /// What the tokens cost.
-    pub prices: Prices,
-}
-
-impl Ask {
-    /// The most output tokens that the call may come to where no budget stands in the way.
-    fn output_wanted(&self) -> Tokens {
-        self.output_named.map_or(self.output_most, |named| named.min(self.output_most))
-    }
-}
-
-/// What a call was let in with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Grant {
-    /// Output tokens held for it; under a soft ceiling none are, and the caller's own limit stands.
-    pub output: Option<Tokens>,
-    /// Calls that the tenant may still make at this moment.
-    pub calls_left: Option<u32>,
-    /// Tokens of the minute that are neither used nor held.
-    pub tokens_left: Option<Tokens>,
-}
-
-/// Which limit stood in the way, and how long until it no longer does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
-    /// Calls per minute.
-    Calls {
-        /// Calls per minute.
-        limit: u32,
-        /// Until a call's slot leaves the window.
-        wait: Duration,
-    },
-    /// Calls open at once.
-    Concurrency {
-        /// Calls at once.
-        limit: u32,
-        /// A guess: nobody knows when an open call ends.
-        wait: Duration,
-    },
-    /// Tokens per minute.
-    Tokens {
-        /// Tokens per minute.
-        limit: Tokens,
-        /// Until enough slots have left the window.
-        wait: Duration,
-    },
-    /// The prompt alone is larger than the minute's whole budget: waiting does not help.
-    Prompt {
-        /// Tokens per minute.
-        limit: Tokens,
-        /// What the prompt was estimated at.
-        prompt: Tokens,
-    },
-    /// Tokens of a calendar period.
-    TokenQuota {
-        /// Tokens per period.
-        limit: Tokens,
-        /// Which period.
-        period: Period,
-        /// When the next one starts, in seconds since 1970-01-01 UTC.
-        ends_at: u64,
-    },
-    /// Money of a calendar period.
-    SpendQuota {
-        /// Dollars per period.
-        limit: NanoDollars,
-        /// Which period.
-        period: Period,
-        /// When the next one starts, in seconds since 1970-01-01 UTC.
-        ends_at: u64,
-    },
-    /// The fleet's store cannot say whether there is room.
-    Unleased {
-        /// A guess: nobody knows when it can again.
-        wait: Duration,
-    },
-}
 
 /// What a call used, in the end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -401,104 +280,6 @@ impl Account {
 }
 
 impl State {
-    /// How many output tokens to hold for a call.
-    fn output_slice(&mut self, limits: &Limits, ask: &Ask, now: Now) -> Result<Tokens, Refused> {
-        let size = self.size(limits, ask)?;
-        let room = self.room(limits, ask.prompt, size.enough, &ask.prices, now)?.get();
-        let leased = self.leased_room(limits, ask.prompt, size.enough, &ask.prices, now)?;
-        Ok(match limits.ceiling {
-            Ceiling::Soft => Tokens::ZERO,
-            Ceiling::Strict => Tokens::new(size.fair(room.min(leased.in_reach)).min(leased.free)),
-        })
-    }
-
-    /// What a call would like to hold, and what it needs at least.
-    fn size(&self, limits: &Limits, ask: &Ask) -> Result<Size, Refused> {
-        let wanted = ask.output_wanted().get();
-        let least = match limits.ceiling {
-            Ceiling::Strict => LEAST_SLICE.max(ask.answers).min(wanted),
-            Ceiling::Soft => 0,
-        };
-        let likely = self.likely_output();
-        let mut enough = least;
-        if let Some(limit) = limits.tokens_per_minute {
-            let limit = u64::from(limit.get());
-            if ask.prompt.get().saturating_add(least) > limit {
-                return Err(Refused::Prompt { limit: Tokens::new(limit), prompt: ask.prompt });
-            }
-            if limits.ceiling == Ceiling::Strict {
-                // An answer cut short at a sliver of the budget helps nobody: where the tenant's answers are known to
-                // need more, the call waits for that much, up to a part of the budget that it is sure to see again.
-                enough = likely.min(limit / 16).max(least).min(wanted).min(limit - ask.prompt.get());
-            }
-        }
-        let share = if ask.output_named.is_some() { NAMED_SHARE } else { UNNAMED_SHARE };
-        Ok(Size { wanted, enough, likely, share })
-    }
-
-    /// Notes what an answer needed.
-    fn learn(&mut self, output: u64) {
-        self.typical_output =
-            self.typical_output.max(output) - self.typical_output.saturating_sub(output) / PEAK_DECAY;
-    }
-
-    /// What the next answer will probably not go beyond: the peak has sunk since it was seen, and answers vary.
-    fn likely_output(&self) -> u64 {
-        match self.typical_output {
-            0 => UNKNOWN_OUTPUT,
-            typical => typical.saturating_add(typical / 4),
-        }
-    }
-
-    /// How many output tokens every limit has room for on this node beside a prompt; refused where that is fewer than `enough`.
-    fn room(
-        &mut self,
-        limits: &Limits,
-        prompt: Tokens,
-        enough: u64,
-        prices: &Prices,
-        now: Now,
-    ) -> Result<Tokens, Refused> {
-        self.roll(now);
-        let mut room = u64::MAX;
-        for quota in &limits.quotas {
-            match *quota {
-                Quota::Tokens { limit, period } => {
-                    let book = self.books[period.index()];
-                    let taken = book.tokens.saturating_add(self.held).saturating_add(prompt);
-                    room = room.min(fits(limit.get(), taken.get(), enough).ok_or(Refused::TokenQuota {
-                        limit,
-                        period,
-                        ends_at: book.ends_at,
-                    })?);
-                }
-                Quota::Spend { limit, period } => {
-                    let book = self.books[period.index()];
-                    let prompt_cost = cost_bound(prices, prompt, Tokens::ZERO);
-                    let taken = book.cost.saturating_add(self.cost_held).saturating_add(prompt_cost);
-                    let enough_cost = cost_bound(prices, Tokens::ZERO, Tokens::new(enough));
-                    let free = fits(limit.get(), taken.get(), enough_cost.get())
-                        .ok_or(Refused::SpendQuota { limit, period, ends_at: book.ends_at })?;
-                    room = room.min(affordable(free, prices.output));
-                }
-            }
-        }
-        if let Some(limit) = limits.tokens_per_minute {
-            let limit = u64::from(limit.get());
-            let used = self.tokens.used(now);
-            let taken = used.saturating_add(self.held.get()).saturating_add(prompt.get());
-            room = room.min(match fits(limit, taken, enough) {
-                Some(free) => free,
-                None => {
-                    let excess = taken.saturating_add(enough).saturating_sub(limit);
-                    let wait = wait(&mut self.tokens, now, excess);
-                    return Err(Refused::Tokens { limit: Tokens::new(limit), wait });
-                }
-            });
-        }
-        Ok(Tokens::new(room))
-    }
-
     fn calls_left(&mut self, limits: &Limits, limit: NonZeroU32, now: Now) -> u32 {
         let left = u64::from(limit.get()).saturating_sub(self.calls.used(now));
         u32::try_from(left.min(self.calls_in_reach(limits, now))).unwrap_or(u32::MAX)
@@ -562,45 +343,6 @@ impl State {
 /// How long until so much has left a window.
 fn wait(window: &mut Window, now: Now, excess: u64) -> Duration {
     window.wait_until_freed(now, excess).unwrap_or(WAIT_FOR_OPEN_CALLS)
-}
-
-/// The sizes of a call's output, in tokens.
-struct Size {
-    wanted: u64,
-    /// What it is not worth letting in without.
-    enough: u64,
-    /// What it will probably not go beyond.
-    likely: u64,
-    /// Which part of what is free it gets.
-    share: u64,
-}
-
-impl Size {
-    /// What to hold of so much room.
-    fn fair(&self, room: u64) -> u64 {
-        // What answers are known to need goes before the share, as long as it leaves as much again.
-        let fair = (room / self.share).max(self.likely.min(room / 2)).max(self.enough);
-        self.wanted.min(fair).min(room)
-    }
-}
-
-/// What is left of a limit when so much is taken, if that is enough.
-const fn fits(limit: u64, taken: u64, enough: u64) -> Option<u64> {
-    match limit.checked_sub(taken) {
-        Some(free) if free >= enough => Some(free),
-        _ => None,
-    }
-}
-
-/// The most that a call can cost: no prompt token is cheaper for having been cached.
-fn cost_bound(prices: &Prices, prompt: Tokens, output: Tokens) -> NanoDollars {
-    let input = prices.input.max(prices.cached_input);
-    Prices { input, ..*prices }.cost(prompt, Tokens::ZERO, output)
-}
-
-fn affordable(nano_dollars: u64, price: TokenPrice) -> u64 {
-    let tokens = (u128::from(nano_dollars) * 1000).checked_div(u128::from(price.pico_dollars()));
-    tokens.map_or(u64::MAX, |tokens| u64::try_from(tokens).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

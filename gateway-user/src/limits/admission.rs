@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::Now;
-use super::account::{Account, Ask, Grant, Held, Limits, Refused, Used};
+use super::account::{Account, Held, Used};
+use super::terms::{Ask, Grant, Limits, Refused};
 use crate::units::{Prices, Tokens};
 
 /// A call that was let in. Dropped unsettled, it frees what it held and books nothing more.

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Account, Ask, Ceiling, Limits, Refused, State, affordable, cost_bound, fits};
+use super::room::{affordable, cost_bound, fits};
+use super::{Account, Ask, Ceiling, Limits, Refused, State};
 use crate::limits::Now;
 use crate::limits::lease::{
     Amounts, Budget, Cover, Footing, Lease, LeaseReply, LeaseRequest, Resource, Standing, Ticket,

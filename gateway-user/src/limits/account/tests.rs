@@ -2,8 +2,9 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::super::Admission;
+use super::super::{Admission, Quota};
 use super::*;
+use crate::units::TokenPrice;
 
 pub(super) const START: Now = Now { monotonic_ms: 1_000_000, utc_seconds: 1_709_212_455 };
 pub(super) const PRICES: Prices = Prices {

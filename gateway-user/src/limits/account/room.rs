@@ -1,0 +1,76 @@
+//! How much of a tenant's limits is neither used nor held.
+
+use super::{Limits, Refused, State, wait};
+use crate::limits::Now;
+use crate::limits::period::Quota;
+use crate::units::{NanoDollars, Prices, TokenPrice, Tokens};
+
+impl State {
+    /// How many output tokens every limit has room for on this node beside a prompt; refused where that is fewer than `enough`.
+    pub(super) fn room(
+        &mut self,
+        limits: &Limits,
+        prompt: Tokens,
+        enough: u64,
+        prices: &Prices,
+        now: Now,
+    ) -> Result<Tokens, Refused> {
+        self.roll(now);
+        let mut room = u64::MAX;
+        for quota in &limits.quotas {
+            match *quota {
+                Quota::Tokens { limit, period } => {
+                    let book = self.books[period.index()];
+                    let taken = book.tokens.saturating_add(self.held).saturating_add(prompt);
+                    room = room.min(fits(limit.get(), taken.get(), enough).ok_or(Refused::TokenQuota {
+                        limit,
+                        period,
+                        ends_at: book.ends_at,
+                    })?);
+                }
+                Quota::Spend { limit, period } => {
+                    let book = self.books[period.index()];
+                    let prompt_cost = cost_bound(prices, prompt, Tokens::ZERO);
+                    let taken = book.cost.saturating_add(self.cost_held).saturating_add(prompt_cost);
+                    let enough_cost = cost_bound(prices, Tokens::ZERO, Tokens::new(enough));
+                    let free = fits(limit.get(), taken.get(), enough_cost.get())
+                        .ok_or(Refused::SpendQuota { limit, period, ends_at: book.ends_at })?;
+                    room = room.min(affordable(free, prices.output));
+                }
+            }
+        }
+        if let Some(limit) = limits.tokens_per_minute {
+            let limit = u64::from(limit.get());
+            let used = self.tokens.used(now);
+            let taken = used.saturating_add(self.held.get()).saturating_add(prompt.get());
+            room = room.min(match fits(limit, taken, enough) {
+                Some(free) => free,
+                None => {
+                    let excess = taken.saturating_add(enough).saturating_sub(limit);
+                    let wait = wait(&mut self.tokens, now, excess);
+                    return Err(Refused::Tokens { limit: Tokens::new(limit), wait });
+                }
+            });
+        }
+        Ok(Tokens::new(room))
+    }
+}
+
+/// What is left of a limit when so much is taken, if that is enough.
+pub(super) const fn fits(limit: u64, taken: u64, enough: u64) -> Option<u64> {
+    match limit.checked_sub(taken) {
+        Some(free) if free >= enough => Some(free),
+        _ => None,
+    }
+}
+
+/// The most that a call can cost: no prompt token is cheaper for having been cached.
+pub(super) fn cost_bound(prices: &Prices, prompt: Tokens, output: Tokens) -> NanoDollars {
+    let input = prices.input.max(prices.cached_input);
+    Prices { input, ..*prices }.cost(prompt, Tokens::ZERO, output)
+}
+
+pub(super) fn affordable(nano_dollars: u64, price: TokenPrice) -> u64 {
+    let tokens = (u128::from(nano_dollars) * 1000).checked_div(u128::from(price.pico_dollars()));
+    tokens.map_or(u64::MAX, |tokens| u64::try_from(tokens).unwrap_or(u64::MAX))
+}
