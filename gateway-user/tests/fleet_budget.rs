@@ -218,6 +218,10 @@ impl<'a> Fleet<'a> {
         held + self.used.iter().map(|(_, used)| used.cost.get()).sum::<u64>()
     }
 
+    fn open(&self) -> u32 {
+        self.nodes.iter().map(|node| node.account.counters(self.now()).open_calls).sum()
+    }
+
     fn calls_in_minute(&self) -> u64 {
         u64::try_from(self.calls.iter().filter(|at| **at + 60_000 > self.ms).count()).unwrap()
     }
@@ -271,8 +275,10 @@ fn a_fleet_never_passes_its_limits() {
     let result = runner.run(&schedules, |(steps, minute, day)| {
         let spend = NanoDollars::new(day * 400);
         let calls = minute / 200;
+        let open = 1 + calls / 10;
         let limits = Limits {
             calls_per_minute: NonZeroU32::new(calls),
+            concurrent_calls: NonZeroU32::new(open),
             tokens_per_minute: NonZeroU32::new(minute),
             quotas: Box::new([
                 Quota::Tokens { limit: Tokens::new(day), period: Period::Monthly },
@@ -292,6 +298,7 @@ fn a_fleet_never_passes_its_limits() {
             }
             prop_assert!(fleet.minute() <= u64::from(minute), "{} of {minute} tokens", fleet.minute());
             prop_assert!(fleet.calls_in_minute() <= u64::from(calls));
+            prop_assert!(fleet.open() <= open, "{} of {open} are open", fleet.open());
             prop_assert!(fleet.held() + fleet.total_since(0) <= day);
             // Held and settled amounts are rounded up each for itself.
             prop_assert!(fleet.spent() <= spend.get() + 300, "{} of {spend}", fleet.spent());
@@ -451,6 +458,94 @@ fn refusing_a_node_lets_nothing_in() {
     assert!(matches!(fleet.admit(0, 50, Some(50)), Err(Refused::Unleased { .. })));
     fleet.nodes[0].standing.set(Footing::Shared);
     fleet.admit(0, 50, Some(50)).unwrap();
+}
+
+fn at_once(calls: u32) -> Limits {
+    Limits { concurrent_calls: NonZeroU32::new(calls), ..Limits::default() }
+}
+
+/// Lets the nodes open calls in turn until none lets one in any more.
+fn open_all(fleet: &mut Fleet<'_>) {
+    for _ in 0..2 {
+        for node in 0..fleet.nodes.len() {
+            while fleet.admit(node, 1, Some(1)).is_ok() {}
+        }
+        // What one node has free beyond its need is given back with its next renewals.
+        fleet.pass(3_000);
+    }
+}
+
+#[test]
+fn calls_open_at_once_are_shared_and_a_slot_moves_to_where_it_is_needed() {
+    let server = Server::start();
+    let mut connection = server.connect();
+    let mut fleet = Fleet::new(&mut connection, 3, at_once(7));
+    for node in [0, 1, 2] {
+        fleet.admit(node, 1, Some(1)).unwrap();
+    }
+    open_all(&mut fleet);
+    assert_eq!(fleet.open(), 7, "every slot is of use to somebody");
+    let refused = fleet.admit(1, 1, Some(1)).unwrap_err();
+    assert!(matches!(refused, Refused::Concurrency { limit: 7, .. }), "{refused:?}");
+    fleet.settle(0, 0, 100);
+    fleet.pass(2_000);
+    fleet.admit(2, 1, Some(1)).unwrap();
+    assert_eq!(fleet.open(), 7);
+}
+
+#[test]
+fn most_calls_find_a_slot_leased() {
+    let server = Server::start();
+    let mut connection = server.connect();
+    let mut fleet = Fleet::new(&mut connection, 3, at_once(100));
+    fleet.admit(0, 1, Some(1)).unwrap();
+    fleet.settle(0, 0, 100);
+    let ask = Ask {
+        prompt: Tokens::new(1),
+        answers: 1,
+        output_named: None,
+        output_most: Tokens::new(1),
+        prices: PRICES,
+    };
+    for _ in 0..10 {
+        fleet.ms += 100;
+        let cover = fleet.nodes[0].account.cover(&fleet.limits, &ask, fleet.now());
+        assert_eq!(cover, Cover::Enough);
+        Admission::admit(&fleet.nodes[0].account, &fleet.limits, &ask, fleet.now()).unwrap();
+    }
+}
+
+#[test]
+fn a_dead_nodes_slots_come_back_when_its_lease_expires() {
+    let server = Server::start();
+    let mut connection = server.connect();
+    let mut fleet = Fleet::new(&mut connection, 2, at_once(6));
+    for _ in 0..4 {
+        fleet.admit(0, 1, Some(1)).unwrap();
+    }
+    fleet.kill(0);
+    open_all(&mut fleet);
+    assert!(fleet.open() <= 2, "{} are open beside the dead node's lease", fleet.open());
+    fleet.pass(5_000);
+    open_all(&mut fleet);
+    assert_eq!(fleet.open(), 6);
+}
+
+#[test]
+fn alone_a_node_opens_what_it_has_leased_or_its_share() {
+    let server = Server::start();
+    let mut connection = server.connect();
+    let mut fleet = Fleet::new(&mut connection, 3, at_once(12));
+    for _ in 0..6 {
+        fleet.admit(0, 1, Some(1)).unwrap();
+    }
+    for node in &fleet.nodes {
+        node.standing.set(Footing::Alone { nodes: 3 });
+    }
+    open_all(&mut fleet);
+    let open: Vec<_> = fleet.nodes.iter().map(|node| node.account.counters(fleet.now()).open_calls).collect();
+    assert!(open[0] >= 6 && open[0] < 12, "{open:?}");
+    assert_eq!(open[1..], [4, 4]);
 }
 
 #[test]

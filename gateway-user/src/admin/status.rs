@@ -44,11 +44,15 @@ fn store(gateway: &Gateway) -> Value {
 
 fn of_tenant(tenant: &Tenant, now: Now) -> Value {
     let counters = tenant.account.counters(now);
-    let limits = &tenant.limits;
+    let limits = tenant.limits();
     let leased = tenant.account.leased_tokens(limits, now);
     json!({
         "name": tenant.name.as_str(),
-        "openCalls": {"now": counters.open_calls, "limit": limits.concurrent_calls},
+        "openCalls": {
+            "now": counters.open_calls,
+            "limit": limits.concurrent_calls,
+            "leased": tenant.account.leased_open_calls(limits),
+        },
         "callsPerMinute": {"used": counters.calls_in_window, "limit": limits.calls_per_minute},
         "tokensPerMinute": {
             "used": counters.tokens_in_window.get(),

@@ -6,8 +6,8 @@
 --          is older than one that was answered
 --
 -- Resources: 1 calls and 2 tokens of the sliding minute; 3, 4 tokens and money of the hour; 5, 6 of the day; then of
--- the week, the month and the year. Of each: what was reported as used plus what all nodes have leased stays within
--- the limit.
+-- the week, the month and the year; 13 calls open at once, which are leased and never used up. Of each: what was
+-- reported as used plus what all nodes have leased stays within the limit.
 --
 -- What nodes say is absolute (counters since they started, what they have leased), so that a request which is repeated,
 -- or whose answer was lost, changes nothing.
@@ -18,7 +18,8 @@ local now_ms = math.floor(now_us / 1000)
 
 -- Any sixty seconds lie within the running second and the sixty before it.
 local WINDOW = 61
-local RESOURCES = 12
+local RESOURCES = 13
+local OPEN_CALLS = 13
 local PERIODS = 5
 -- A node that is not heard of for so long is forgotten; what it had leased of quotas then counts as used.
 local FORGET_MS = 600000
@@ -26,7 +27,7 @@ local FORGET_MS = 600000
 local KEEP_SECONDS = 400 * 86400
 -- For so long after a state was lost nothing is leased anew: the other nodes have to report first what they used.
 local SETTLE_MS = 2000
--- The part of a limit that one node may hold unused: a quarter of a minute's, a hundredth of a period's.
+-- The part of a limit that one node may hold unused: a quarter of a minute's or of the slots, a hundredth of a period's.
 local WINDOW_PART = 4
 local PERIOD_PART = 100
 
@@ -63,9 +64,9 @@ end
 
 local packed = redis.call('GET', KEYS[1])
 local state = packed and cmsgpack.unpack(packed)
-if not state or state.version ~= 1 then
+if not state or state.version ~= 2 then
   -- Nodes that know another generation see by this one that what they had reported is lost, and report it again.
-  state = { version = 1, generation = ask.node .. '.' .. string.format('%.0f', now_us), nodes = {},
+  state = { version = 2, generation = ask.node .. '.' .. string.format('%.0f', now_us), nodes = {},
     windows = { {}, {} }, periods = {}, born = now_ms, settled = now_ms }
 end
 if ask.generation ~= '' and ask.generation ~= state.generation and now_ms < state.born + SETTLE_MS then
@@ -143,9 +144,15 @@ for period = 1, PERIODS do
   used[1 + 2 * period] = state.periods[period][2]
   used[2 + 2 * period] = state.periods[period][3]
 end
+used[OPEN_CALLS] = 0
 
 -- What the other nodes have leased. One that is dead may have used it until its lease expired: of a window it counts
--- for as long as such a use would, of a period until the node is heard of again.
+-- for as long as such a use would, of a period until the node is heard of again. Its open calls have ended with it.
+local function counts(resource, dead_ms)
+  if resource == OPEN_CALLS then return dead_ms < 0 end
+  return resource > 2 or dead_ms < WINDOW * 1000
+end
+
 local nodes = 1
 local taken = {}
 for resource = 1, RESOURCES do taken[resource] = 0 end
@@ -153,8 +160,8 @@ for id, node in pairs(state.nodes) do
   if id ~= ask.node then
     local dead_ms = now_ms - node.expires
     if dead_ms < 0 then nodes = nodes + 1 end
-    for resource = dead_ms < WINDOW * 1000 and 1 or 3, RESOURCES do
-      taken[resource] = taken[resource] + node.leased[resource]
+    for resource = 1, RESOURCES do
+      if counts(resource, dead_ms) then taken[resource] = taken[resource] + node.leased[resource] end
     end
   end
 end
@@ -176,6 +183,8 @@ for period = 1, PERIODS do
   unreported[2 + 2 * period] = ask.used[4] - ask.acknowledged[4]
 end
 
+unreported[OPEN_CALLS] = 0
+
 local reply = { state.generation, nodes }
 local leased = {}
 for resource = 1, RESOURCES do
@@ -187,7 +196,7 @@ for resource = 1, RESOURCES do
     local kept = math.max(0, math.min(had - unreported[resource], left))
     available = left - kept
     local free = math.max(0, kept - held)
-    local part = resource <= 2 and WINDOW_PART or PERIOD_PART
+    local part = (resource <= 2 or resource == OPEN_CALLS) and WINDOW_PART or PERIOD_PART
     -- Less the nearer the limit is, so that no node sits on what another could use.
     target = math.floor(math.min(math.max(limit / (part * nodes), want), (available + free) / (2 * nodes)))
     local missing = need - free - available

@@ -9,7 +9,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Tenant};
 use crate::metrics::{Metrics, histogram, registered};
 
 /// Bounds for a request to the store, in seconds; beyond the last there is the deadline.
@@ -61,23 +61,28 @@ impl Collector for Leases {
         let Some(gateway) = self.gateway.upgrade() else { return Ok(()) };
         let snapshot = gateway.snapshot();
         let now = gateway.clock.now();
-        let of_all = [
-            ("gateway_fleet_leased_tokens", "Tokens of the minute leased to this node", false),
-            (
-                "gateway_fleet_overshoot_bound_tokens",
-                "The most that this node may use of the minute beyond what the fleet knows of",
-                true,
-            ),
-        ];
-        for (name, help, is_bound) in of_all {
+        let tokens = |tenant: &Tenant| tenant.account.leased_tokens(tenant.limits(), now);
+        let mut of_all = |name, help, value: &dyn Fn(&Tenant) -> Option<u64>| {
             let mut descriptor = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             for tenant in snapshot.tenants() {
-                let Some(tokens) = tenant.account.leased_tokens(&tenant.limits, now) else { continue };
-                let value = if is_bound { tokens.overshoot_bound } else { tokens.leased };
+                let Some(value) = value(tenant) else { continue };
                 let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
                 gauge.encode(descriptor.encode_family(&[("tenant", tenant.name.as_str())])?)?;
             }
-        }
-        Ok(())
+            Ok(())
+        };
+        of_all("gateway_fleet_leased_tokens", "Tokens of the minute leased to this node", &|tenant| {
+            tokens(tenant).map(|tokens| tokens.leased)
+        })?;
+        of_all(
+            "gateway_fleet_overshoot_bound_tokens",
+            "The most that this node may use of the minute beyond what the fleet knows of",
+            &|tenant| tokens(tenant).map(|tokens| tokens.overshoot_bound),
+        )?;
+        of_all(
+            "gateway_fleet_leased_open_calls",
+            "Slots for calls open at once leased to this node",
+            &|tenant| tenant.account.leased_open_calls(tenant.limits()),
+        )
     }
 }

@@ -325,6 +325,15 @@ impl State {
         }
     }
 
+    /// Frees what only a tenant needs that makes calls, if this one makes none.
+    fn rest(&mut self, now: Now) {
+        self.calls.rest(now);
+        self.tokens.rest(now);
+        if let Some(lease) = &mut self.lease {
+            lease.rest(now);
+        }
+    }
+
     /// Starts the books anew whose period has ended. A clock set back changes nothing.
     fn roll(&mut self, now: Now) {
         // The hour ends first, so that one comparison settles the common case.

@@ -32,6 +32,8 @@ pub(super) enum Resource {
     Tokens,
     PeriodTokens(Period),
     PeriodCost(Period),
+    /// Calls open at once. They are held and never used up: a slot is back when its call ends.
+    OpenCalls,
 }
 
 impl Resource {
@@ -41,13 +43,14 @@ impl Resource {
             Self::Tokens => 1,
             Self::PeriodTokens(period) => 2 + 2 * period.index(),
             Self::PeriodCost(period) => 3 + 2 * period.index(),
+            Self::OpenCalls => RESOURCES - 1,
         }
     }
 
     /// The amount that is of this resource's unit.
     pub(super) const fn of(self, amounts: &Amounts) -> u64 {
         match self {
-            Self::Calls => amounts.calls,
+            Self::Calls | Self::OpenCalls => amounts.calls,
             Self::Tokens | Self::PeriodTokens(_) => amounts.tokens,
             Self::PeriodCost(_) => amounts.cost,
         }
@@ -63,6 +66,8 @@ pub(super) struct Amounts {
 }
 
 impl Amounts {
+    const NONE: Self = Self { calls: 0, tokens: 0, cost: 0 };
+
     fn most(self, other: Self) -> Self {
         Self {
             calls: self.calls.max(other.calls),
@@ -91,7 +96,7 @@ pub(super) struct Budget {
 }
 
 /// What a node has leased of one resource.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Slice {
     leased: u64,
     /// What the store could still lease when it last answered.
@@ -104,25 +109,52 @@ struct Slice {
     more_at_ms: u64,
 }
 
+impl Slice {
+    const NONE: Self = Self { leased: 0, available: 0, target: 0, exhausted_until_ms: 0, more_at_ms: 0 };
+}
+
 /// What a node has leased of a tenant's budgets.
 #[derive(Debug)]
 pub(super) struct Lease {
     standing: Arc<Standing>,
-    slices: [Slice; RESOURCES],
     pub(super) booked: Booked,
     acknowledged: Booked,
+    generation: Box<str>,
+    started: u64,
+    answered: u64,
+    /// `None` while the tenant makes no calls here and nothing is leased, so that it takes little memory then.
+    active: Option<Box<Active>>,
+}
+
+/// What only a tenant that makes calls needs.
+#[derive(Debug)]
+struct Active {
+    slices: [Slice; RESOURCES],
+    /// The store has answered: what the slices say is what it said.
+    known: bool,
     /// The most that a call needs that waits for a larger lease.
     needed: Amounts,
     /// A sinking peak of what calls needed.
     peak: Amounts,
-    generation: Box<str>,
-    started: u64,
-    answered: u64,
     valid_until_ms: u64,
     called_at_ms: u64,
     /// Somebody was told that the lease is nearly used up.
-    pub(super) nudged: bool,
+    nudged: bool,
 }
+
+impl Active {
+    /// As it is before the first call.
+    const NEW: Self = Self {
+        slices: [Slice::NONE; RESOURCES],
+        known: false,
+        needed: Amounts::NONE,
+        peak: Amounts::NONE,
+        valid_until_ms: 0,
+        called_at_ms: 0,
+        nudged: false,
+    };
+}
+static RESTING: Active = Active::NEW;
 
 /// Which request to the store will have carried what a call needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,17 +175,19 @@ impl Lease {
     pub(super) fn new(standing: Arc<Standing>) -> Self {
         Self {
             standing,
-            slices: [Slice::default(); RESOURCES],
             booked: Booked::default(),
             acknowledged: Booked::default(),
-            needed: Amounts::default(),
-            peak: Amounts::default(),
             generation: Box::default(),
             started: 0,
             answered: 0,
-            valid_until_ms: 0,
-            called_at_ms: 0,
-            nudged: false,
+            active: None,
+        }
+    }
+
+    /// Gives back the memory that only a tenant with calls needs, if there were none for a while and the store knows all.
+    pub(super) fn rest(&mut self, now: Now) {
+        if !self.is_due() && self.is_idle(now) {
+            self.active = None;
         }
     }
 
@@ -170,16 +204,26 @@ impl Lease {
 
     /// What of a resource is leased and neither used nor held.
     pub(super) fn free(&self, budget: &Budget, now: Now) -> u64 {
-        let slice = &self.slices[budget.resource.index()];
+        let active = self.active();
+        let slice = &active.slices[budget.resource.index()];
         let leased = i128::from(slice.leased);
         let (unreported, held) = (self.unreported(budget.resource), i128::from(budget.held));
         let of_lease = leased - unreported - held;
         let free = match self.footing() {
-            Footing::Shared if now.monotonic_ms >= self.valid_until_ms => 0,
+            Footing::Shared if now.monotonic_ms >= active.valid_until_ms => 0,
             Footing::Shared | Footing::Refusing => of_lease,
             Footing::Alone { nodes } => {
                 let share = i128::from(budget.limit / u64::from(nodes));
-                of_lease.max(leased + share - i128::from(budget.used_here) - held)
+                match budget.resource {
+                    // Slots come back, so that the larger of the two is enough; one call at a time is always let in.
+                    Resource::OpenCalls => leased.max(share).max(1) - held,
+                    Resource::Calls
+                    | Resource::Tokens
+                    | Resource::PeriodTokens(_)
+                    | Resource::PeriodCost(_) => {
+                        of_lease.max(leased + share - i128::from(budget.used_here) - held)
+                    }
+                }
             }
         };
         u64::try_from(free.max(0)).unwrap_or(u64::MAX)
@@ -187,24 +231,28 @@ impl Lease {
 
     /// What of a resource this node could get hold of, as far as it knows.
     pub(super) fn reach(&self, budget: &Budget, now: Now) -> u64 {
-        // Before the first answer it knows nothing, and local limits are all there is to go by.
-        let available = if self.answered == 0 && self.footing() == Footing::Shared {
+        // Before an answer it knows nothing, and local limits are all there is to go by.
+        let active = self.active();
+        let available = if !active.known && self.footing() == Footing::Shared {
             u64::MAX
         } else {
-            self.slices[budget.resource.index()].available
+            active.slices[budget.resource.index()].available
         };
         self.free(budget, now).saturating_add(available)
     }
 
     /// Whether the store has said that it has nothing left of a resource.
     pub(super) fn is_exhausted(&self, resource: Resource, now: Now) -> bool {
-        now.monotonic_ms < self.slices[resource.index()].exhausted_until_ms
+        now.monotonic_ms < self.active().slices[resource.index()].exhausted_until_ms
             || self.footing() != Footing::Shared
     }
 
     /// How long until the store expects to have more, in milliseconds.
     pub(super) fn more_in_ms(&self, resource: Resource, now: Now) -> Option<u64> {
-        self.slices[resource.index()].more_at_ms.checked_sub(now.monotonic_ms).filter(|wait| *wait > 0)
+        self.active().slices[resource.index()]
+            .more_at_ms
+            .checked_sub(now.monotonic_ms)
+            .filter(|wait| *wait > 0)
     }
 
     /// Whether what is leased covers a call's needs; notes them where it does not and asking may help.
@@ -217,8 +265,9 @@ impl Lease {
         if self.footing() != Footing::Shared {
             return Cover::Enough;
         }
-        self.called_at_ms = now.monotonic_ms;
-        self.peak = self.peak.most(*needs);
+        let active = self.active_mut();
+        active.called_at_ms = now.monotonic_ms;
+        active.peak = active.peak.most(*needs);
         let (mut short, mut hopeless, mut low) = (false, false, false);
         for budget in budgets {
             let (free, need) = (self.free(&budget, now), budget.resource.of(needs));
@@ -226,14 +275,16 @@ impl Lease {
                 short = true;
                 hopeless |= self.is_exhausted(budget.resource, now);
             } else {
-                low |= free - need < self.slices[budget.resource.index()].target / 2;
+                low |= free - need < self.active().slices[budget.resource.index()].target / 2;
             }
         }
+        let ticket = Ticket(self.started + 1);
+        let active = self.active_mut();
         if short && !hopeless {
             // Not their sum: what the store has left is for the other nodes' calls too, and who is still short asks again.
-            self.needed = self.needed.most(*needs);
-            Cover::Short(Ticket(self.started + 1))
-        } else if low && !short && !std::mem::replace(&mut self.nudged, true) {
+            active.needed = active.needed.most(*needs);
+            Cover::Short(ticket)
+        } else if low && !short && !std::mem::replace(&mut active.nudged, true) {
             Cover::Low
         } else {
             Cover::Enough
@@ -247,12 +298,12 @@ impl Lease {
 
     /// Whether the store should hear of this tenant.
     pub(super) fn is_due(&self) -> bool {
-        self.booked != self.acknowledged || self.slices.iter().any(|slice| slice.leased > 0)
+        self.booked != self.acknowledged || self.active().slices.iter().any(|slice| slice.leased > 0)
     }
 
     /// Whether there were no calls for a while.
-    pub(super) const fn is_idle(&self, now: Now) -> bool {
-        now.monotonic_ms.saturating_sub(self.called_at_ms) > IDLE_MS
+    pub(super) fn is_idle(&self, now: Now) -> bool {
+        now.monotonic_ms.saturating_sub(self.active().called_at_ms) > IDLE_MS
     }
 
     /// Starts a request; what is leased beyond its use is given back with it, and all that is unused when `idle`.
@@ -262,14 +313,16 @@ impl Lease {
         idle: bool,
     ) -> [SliceRequest; RESOURCES] {
         self.started += 1;
-        self.nudged = false;
-        let needed = std::mem::take(&mut self.needed);
+        let active = self.active_mut();
+        active.nudged = false;
+        let (needed, peak) = (std::mem::take(&mut active.needed), active.peak);
+        active.peak = peak.less_an_eighth();
         let mut slices = [SliceRequest::default(); RESOURCES];
         for budget in budgets {
             let index = budget.resource.index();
             let unreported = u64::try_from(self.unreported(budget.resource)).unwrap_or(0);
-            let ahead = CALLS_AHEAD.saturating_mul(budget.resource.of(&self.peak).max(unreported));
-            let slice = &mut self.slices[index];
+            let ahead = CALLS_AHEAD.saturating_mul(budget.resource.of(&peak).max(unreported));
+            let slice = &mut self.active_mut().slices[index];
             let keep = if idle { 0 } else { slice.target };
             let free = slice.leased.saturating_sub(unreported).saturating_sub(budget.held);
             // A little more than the target is kept, or each request would move some to and fro.
@@ -285,12 +338,11 @@ impl Lease {
             };
         }
         // A limit that is no more needs no lease.
-        for (slice, asked) in self.slices.iter_mut().zip(&slices) {
+        for (slice, asked) in self.active_mut().slices.iter_mut().zip(&slices) {
             if asked.limit.is_none() {
-                *slice = Slice::default();
+                *slice = Slice::NONE;
             }
         }
-        self.peak = self.peak.less_an_eighth();
         slices
     }
 
@@ -309,8 +361,10 @@ impl Lease {
             self.generation.clone_from(&reply.generation);
         }
         // From before the request was sent, so that it ends here before the store thinks that it has.
-        self.valid_until_ms = request.made_at.monotonic_ms.saturating_add(lifetime_ms);
-        for (slice, told) in self.slices.iter_mut().zip(&reply.slices) {
+        let active = self.active_mut();
+        active.known = true;
+        active.valid_until_ms = request.made_at.monotonic_ms.saturating_add(lifetime_ms);
+        for (slice, told) in active.slices.iter_mut().zip(&reply.slices) {
             let again = |wait: u64| if wait == 0 { 0 } else { now.monotonic_ms.saturating_add(wait) };
             *slice = Slice {
                 leased: told.leased,
@@ -323,8 +377,16 @@ impl Lease {
     }
 
     /// What is leased of a resource.
-    pub(super) const fn leased(&self, resource: Resource) -> u64 {
-        self.slices[resource.index()].leased
+    pub(super) fn leased(&self, resource: Resource) -> u64 {
+        self.active().slices[resource.index()].leased
+    }
+
+    fn active(&self) -> &Active {
+        self.active.as_deref().unwrap_or(&RESTING)
+    }
+
+    fn active_mut(&mut self) -> &mut Active {
+        self.active.get_or_insert_with(|| Box::new(Active::NEW))
     }
 
     /// What was booked of a resource since the store's last acknowledgement.
@@ -335,6 +397,7 @@ impl Lease {
             Resource::Tokens => (booked.window_tokens, acknowledged.window_tokens),
             Resource::PeriodTokens(_) => (booked.tokens, acknowledged.tokens),
             Resource::PeriodCost(_) => (booked.cost, acknowledged.cost),
+            Resource::OpenCalls => (0, 0),
         };
         i128::from(booked) - i128::from(acknowledged)
     }

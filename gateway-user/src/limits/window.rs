@@ -23,18 +23,24 @@ const LAST_OF_SLOT: u16 = 999;
 const CLOCKS_APART: u64 = 2;
 
 /// What was used in the last minute, by second.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Window {
-    slots: [u32; RING],
-    /// In which millisecond of its slot the last was added.
-    last_ms: [u16; RING],
+    /// `None` where nothing was added since the window [rested](Self::rest), so that who makes no calls takes no memory.
+    ring: Option<Box<Ring>>,
     newest: u64,
     total: u64,
 }
 
-impl Default for Window {
+#[derive(Debug, Clone)]
+struct Ring {
+    slots: [u32; RING],
+    /// In which millisecond of its slot the last was added.
+    last_ms: [u16; RING],
+}
+
+impl Default for Ring {
     fn default() -> Self {
-        Self { slots: [0; RING], last_ms: [0; RING], newest: 0, total: 0 }
+        Self { slots: [0; RING], last_ms: [0; RING] }
     }
 }
 
@@ -51,27 +57,31 @@ impl Window {
         if amount == 0 {
             return;
         }
-        let place = place(self.newest);
-        let slot = &mut self.slots[place];
-        let added = u32::try_from(amount).unwrap_or(u32::MAX).min(u32::MAX - *slot);
-        *slot += added;
-        self.total += u64::from(added);
         // Where the clock reads less than it has before, the slot's end stands.
-        self.last_ms[place] =
-            if now.slot() == self.newest { millisecond(now).max(self.last_ms[place]) } else { LAST_OF_SLOT };
+        let last_ms = if now.slot() == self.newest { millisecond(now) } else { LAST_OF_SLOT };
+        let ring = self.ring.get_or_insert_default();
+        self.total += ring.add(place(self.newest), amount, last_ms);
+    }
+
+    /// Gives back the memory of a window in which nothing counts any more.
+    pub fn rest(&mut self, now: Now) {
+        if self.used(now) == 0 {
+            self.ring = None;
+        }
     }
 
     /// How long until at least `excess` of what is counted has left the window, exact to the additions of one second; at
     /// most a minute. `None` when the window does not hold that much.
     pub fn wait_until_freed(&mut self, now: Now, excess: u64) -> Option<Duration> {
         self.advance(now);
+        let ring = self.ring.as_ref()?;
         let mut freed = 0;
         for age in (0..COUNTED_SLOTS).rev() {
             let place = place(self.newest.wrapping_sub(age));
-            freed += u64::from(self.slots[place]);
+            freed += u64::from(ring.slots[place]);
             if freed >= excess {
                 let leaves_at_ms =
-                    self.newest * 1000 + u64::from(self.last_ms[place]) + MINUTE_MS - age * 1000;
+                    self.newest * 1000 + u64::from(ring.last_ms[place]) + MINUTE_MS - age * 1000;
                 return Some(Duration::from_millis(leaves_at_ms.saturating_sub(now.monotonic_ms)));
             }
         }
@@ -81,11 +91,13 @@ impl Window {
     /// What is counted now, by age.
     pub fn slots(&mut self, now: Now) -> Slots {
         self.advance(now);
-        let mut age = 0;
-        [(); 61].map(|()| {
-            age += 1;
-            self.slots[place(self.newest.wrapping_sub(age - 1))]
-        })
+        let mut slots = [0; 61];
+        if let Some(ring) = &self.ring {
+            for (age, slot) in (0..COUNTED_SLOTS).zip(&mut slots) {
+                *slot = ring.slots[place(self.newest.wrapping_sub(age))];
+            }
+        }
+        slots
     }
 
     /// A window that counts what another one did `elapsed_seconds` ago.
@@ -97,12 +109,10 @@ impl Window {
         let mut window = Self { newest: now.slot(), ..Self::default() };
         for (age, amount) in (0..COUNTED_SLOTS).zip(slots) {
             let age = age.saturating_add(elapsed_seconds).saturating_sub(CLOCKS_APART);
-            if age < COUNTED_SLOTS {
+            if age < COUNTED_SLOTS && *amount > 0 {
+                let ring = window.ring.get_or_insert_default();
                 let place = place(window.newest.wrapping_sub(age));
-                let added = (*amount).min(u32::MAX - window.slots[place]);
-                window.slots[place] += added;
-                window.last_ms[place] = LAST_OF_SLOT;
-                window.total += u64::from(added);
+                window.total += ring.add(place, u64::from(*amount), LAST_OF_SLOT);
             }
         }
         window
@@ -113,26 +123,39 @@ impl Window {
         if slot < self.newest {
             return;
         }
-        if slot - self.newest >= COUNTED_SLOTS {
-            *self = Self { newest: slot, ..Self::default() };
+        let before = std::mem::replace(&mut self.newest, slot);
+        let Some(ring) = &mut self.ring else { return };
+        if slot - before >= COUNTED_SLOTS {
+            **ring = Ring::default();
+            self.total = 0;
             return;
         }
-        for entering in self.newest + 1..=slot {
+        for entering in before + 1..=slot {
             // What is 61 slots old leaves. In the first minute that wraps, as restored slots did.
-            self.empty(place(entering.wrapping_sub(COUNTED_SLOTS)));
+            self.total -= ring.empty(place(entering.wrapping_sub(COUNTED_SLOTS)));
         }
-        self.newest = slot;
         // The slot of 60 seconds ago leaves in the millisecond in which the last was added to it.
         let oldest = place(slot.wrapping_sub(COUNTED_SLOTS - 1));
-        if millisecond(now) >= self.last_ms[oldest] {
-            self.empty(oldest);
+        if millisecond(now) >= ring.last_ms[oldest] {
+            self.total -= ring.empty(oldest);
         }
     }
+}
 
-    fn empty(&mut self, place: usize) {
-        self.total -= u64::from(self.slots[place]);
-        self.slots[place] = 0;
+impl Ring {
+    /// Adds what fits into a slot, and gives how much that is.
+    fn add(&mut self, place: usize, amount: u64, last_ms: u16) -> u64 {
+        let slot = &mut self.slots[place];
+        let added = u32::try_from(amount).unwrap_or(u32::MAX).min(u32::MAX - *slot);
+        *slot += added;
+        self.last_ms[place] = last_ms.max(self.last_ms[place]);
+        u64::from(added)
+    }
+
+    /// Empties a slot, and gives what was in it.
+    fn empty(&mut self, place: usize) -> u64 {
         self.last_ms[place] = 0;
+        u64::from(std::mem::take(&mut self.slots[place]))
     }
 }
 
@@ -183,6 +206,20 @@ mod tests {
         assert_eq!(window.wait_until_freed(now, 10), Some(Duration::from_millis(61_000 - 30_250)));
         assert_eq!(window.wait_until_freed(now, 11), Some(Duration::from_millis(62_000 - 30_250)));
         assert_eq!(window.wait_until_freed(now, 21), None);
+    }
+
+    #[test]
+    fn a_window_rests_only_when_nothing_counts_and_counts_again_afterwards() {
+        let mut window = Window::default();
+        window.add(at(500), 7);
+        window.rest(at(60_499));
+        assert_eq!(window.used(at(60_499)), 7);
+        window.rest(at(60_500));
+        assert!(window.ring.is_none());
+        assert_eq!((window.used(at(70_000)), window.wait_until_freed(at(70_000), 1)), (0, None));
+        window.add(at(70_000), 3);
+        assert_eq!(window.used(at(129_999)), 3);
+        assert_eq!(window.used(at(130_000)), 0);
     }
 
     #[test]

@@ -82,10 +82,12 @@ impl Checkpoint {
 }
 
 impl Account {
-    /// Takes a checkpoint, if there is anything that no store keeps yet.
+    /// Takes a checkpoint, if there is anything that no store keeps yet. Where there is not, what only calls need is freed
+    /// once the windows are empty.
     pub fn checkpoint(&self, now: Now) -> Option<Checkpoint> {
         let mut state = self.state.lock();
         if state.changes <= self.kept.load(Ordering::Relaxed) {
+            state.rest(now);
             return None;
         }
         state.roll(now);

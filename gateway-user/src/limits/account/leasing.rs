@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::room::{affordable, cost_bound, fits};
-use super::{Account, Ask, Ceiling, Limits, Refused, State};
+use super::{Account, Ask, Ceiling, Limits, Refused, State, WAIT_FOR_OPEN_CALLS};
 use crate::limits::Now;
 use crate::limits::lease::{
     Amounts, Budget, Cover, Footing, Lease, LeaseReply, LeaseRequest, Resource, Standing, Ticket,
@@ -56,9 +56,15 @@ impl Account {
         self.state.lock().lease.as_ref().is_none_or(|lease| lease.is_answered(ticket))
     }
 
-    /// Whether the store should hear of this tenant: there is use to report or a lease to renew.
-    pub fn is_lease_due(&self) -> bool {
-        self.state.lock().lease.as_ref().is_some_and(|lease| lease.is_due())
+    /// Whether the store should hear of this tenant: there is use to report or a lease to renew. Where there is not, and
+    /// the tenant makes no calls, what only calls need is freed.
+    pub fn is_lease_due(&self, now: Now) -> bool {
+        let mut state = self.state.lock();
+        let due = state.lease.as_ref().is_some_and(|lease| lease.is_due());
+        if !due {
+            state.rest(now);
+        }
+        due
     }
 
     /// Starts a request to the store; `None` when there is nothing to tell it or to ask of it. With `leaving` all that
@@ -95,6 +101,12 @@ impl Account {
         })
     }
 
+    /// Slots for calls open at once that are leased; `None` without a fleet or without such a limit.
+    pub fn leased_open_calls(&self, limits: &Limits) -> Option<u64> {
+        limits.concurrent_calls?;
+        self.state.lock().lease.as_ref().map(|lease| lease.leased(Resource::OpenCalls))
+    }
+
     /// Takes the store's answer; it holds for `lifetime` from when the request was made.
     pub fn lease_reply(&self, request: &LeaseRequest, reply: &LeaseReply, lifetime: Duration, now: Now) {
         if let Some(lease) = &mut self.state.lock().lease {
@@ -128,6 +140,7 @@ pub(super) struct LeasedRoom {
 /// What is used and held on this node.
 struct Sums {
     calls: u64,
+    open_calls: u64,
     tokens: u64,
     held: u64,
     cost_held: u64,
@@ -137,16 +150,27 @@ struct Sums {
 impl Sums {
     /// What limits there are of what a call uses, and how this node stands with each.
     fn budgets<'a>(&'a self, limits: &'a Limits) -> impl Iterator<Item = Budget> + 'a {
+        self.call_budgets(limits).chain(self.token_budgets(limits))
+    }
+
+    /// Those of [`Self::budgets`] that count calls.
+    fn call_budgets(&self, limits: &Limits) -> impl Iterator<Item = Budget> + use<> {
         let calls = limits.calls_per_minute.map(|limit| Budget {
             resource: Resource::Calls,
             limit: u64::from(limit.get()),
             held: 0,
             used_here: self.calls,
         });
-        calls.into_iter().chain(self.token_budgets(limits))
+        let open_calls = limits.concurrent_calls.map(|limit| Budget {
+            resource: Resource::OpenCalls,
+            limit: u64::from(limit.get()),
+            held: self.open_calls,
+            used_here: 0,
+        });
+        calls.into_iter().chain(open_calls)
     }
 
-    /// [`Self::budgets`] but for calls.
+    /// Those of [`Self::budgets`] that count tokens and money.
     fn token_budgets<'a>(&'a self, limits: &'a Limits) -> impl Iterator<Item = Budget> + 'a {
         let quotas = limits.quotas.iter().map(|quota| match *quota {
             Quota::Tokens { limit, period } => Budget {
@@ -176,6 +200,7 @@ impl State {
     fn sums(&mut self, now: Now) -> Sums {
         Sums {
             calls: self.calls.used(now),
+            open_calls: u64::from(self.open_calls),
             tokens: self.tokens.used(now),
             held: self.held.get(),
             cost_held: self.cost_held.get(),
@@ -225,16 +250,8 @@ impl State {
         if lease.footing() == Footing::Refusing {
             return Err(Refused::Unleased { wait: WAIT_FOR_STORE });
         }
-        let Some(limit) = limits.calls_per_minute else { return Ok(()) };
-        let Some(budget) = sums.budgets(limits).next().filter(|budget| lease.free(budget, now) == 0) else {
-            return Ok(());
-        };
-        if !lease.is_exhausted(budget.resource, now) {
-            return Err(Refused::Unleased { wait: WAIT_FOR_STORE });
-        }
-        let wait = lease.more_in_ms(budget.resource, now).map(Duration::from_millis);
-        let wait = wait.unwrap_or_else(|| super::wait(&mut self.calls, now, 1)).min(LONGEST_WAIT);
-        Err(Refused::Calls { limit: limit.get(), wait })
+        let short = sums.call_budgets(limits).find(|budget| lease.free(budget, now) == 0);
+        short.map_or(Ok(()), |budget| Err(self.unleased(&budget, 1, now)))
     }
 
     /// How many output tokens the lease has room for beside a prompt; refused where that is fewer than `enough`.
@@ -259,7 +276,9 @@ impl State {
                     let of = |prompt, output| cost_bound(prices, prompt, output).get();
                     (of(prompt, Tokens::ZERO), of(Tokens::ZERO, Tokens::new(enough)))
                 }
-                Resource::Calls | Resource::Tokens | Resource::PeriodTokens(_) => (prompt.get(), enough),
+                Resource::Calls | Resource::OpenCalls | Resource::Tokens | Resource::PeriodTokens(_) => {
+                    (prompt.get(), enough)
+                }
             };
             if fits(free, taken, least).is_none() {
                 let short = taken.saturating_add(least).saturating_sub(free);
@@ -272,17 +291,22 @@ impl State {
         Ok(room)
     }
 
-    /// The refusal of a call for which a budget's lease is too small.
+    /// The refusal of a call for which a budget's lease is `short` of so much.
     fn unleased(&mut self, budget: &Budget, short: u64, now: Now) -> Refused {
         let Some(lease) = self.lease.as_ref().filter(|lease| lease.is_exhausted(budget.resource, now)) else {
             return Refused::Unleased { wait: WAIT_FOR_STORE };
         };
+        let more_in = lease.more_in_ms(budget.resource, now).map(Duration::from_millis);
+        let count = || u32::try_from(budget.limit).unwrap_or(u32::MAX);
         match budget.resource {
-            Resource::Calls | Resource::Tokens => {
-                let wait = lease.more_in_ms(budget.resource, now).map(Duration::from_millis);
-                let wait =
-                    wait.unwrap_or_else(|| super::wait(&mut self.tokens, now, short)).min(LONGEST_WAIT);
-                Refused::Tokens { limit: Tokens::new(budget.limit), wait }
+            Resource::Calls => {
+                let wait = more_in.unwrap_or_else(|| super::wait(&mut self.calls, now, short));
+                Refused::Calls { limit: count(), wait: wait.min(LONGEST_WAIT) }
+            }
+            Resource::OpenCalls => Refused::Concurrency { limit: count(), wait: WAIT_FOR_OPEN_CALLS },
+            Resource::Tokens => {
+                let wait = more_in.unwrap_or_else(|| super::wait(&mut self.tokens, now, short));
+                Refused::Tokens { limit: Tokens::new(budget.limit), wait: wait.min(LONGEST_WAIT) }
             }
             Resource::PeriodTokens(period) => {
                 let ends_at = self.books[period.index()].ends_at;
@@ -321,7 +345,7 @@ impl State {
 /// How many output tokens fit into what is free of a budget, beside a prompt.
 fn room_in(free: u64, budget: &Budget, prompt: Tokens, prices: &Prices) -> u64 {
     match budget.resource {
-        Resource::Calls => u64::MAX,
+        Resource::Calls | Resource::OpenCalls => u64::MAX,
         Resource::Tokens | Resource::PeriodTokens(_) => free.saturating_sub(prompt.get()),
         Resource::PeriodCost(_) => {
             let prompt = cost_bound(prices, prompt, Tokens::ZERO).get();

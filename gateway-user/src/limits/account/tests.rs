@@ -40,11 +40,6 @@ pub(super) fn used(prompt: u64, output: u64) -> Used {
 }
 
 #[test]
-fn an_idle_tenant_takes_less_than_a_kibibyte() {
-    assert!(size_of::<Account>() < 1024, "{} bytes", size_of::<Account>());
-}
-
-#[test]
 fn calls_beyond_the_rate_wait_for_the_first_to_leave_the_minute() {
     let account = Account::default();
     let limits = Limits { calls_per_minute: NonZeroU32::new(2), ..Limits::default() };

@@ -3,8 +3,8 @@
 use crate::limits::Now;
 use crate::limits::period::Period;
 
-/// Calls and tokens of the minute, then tokens and money of each period.
-pub const RESOURCES: usize = 2 + 2 * Period::ALL.len();
+/// Calls and tokens of the minute, then tokens and money of each period, then calls open at once.
+pub const RESOURCES: usize = 3 + 2 * Period::ALL.len();
 
 /// All that was booked since the process started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
