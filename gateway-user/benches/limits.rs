@@ -127,12 +127,6 @@ fn many_tenants(criterion: &mut Criterion) {
         });
     });
     group.finish();
-    report_memory();
-}
-
-#[expect(clippy::print_stdout, reason = "a benchmark reports to its terminal")]
-fn report_memory() {
-    println!("memory of an idle tenant's account: {} bytes", size_of::<Account>());
 }
 
 fn accounts() -> Vec<Arc<Account>> {

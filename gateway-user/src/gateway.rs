@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 
-use crate::config::{AllowedDeployments, Config};
+use crate::config::{Config, Tier};
 use crate::fleet::Fleet;
 use crate::kernel::Shedder;
 use crate::limits::{Account, Clock, Limits, Refused};
@@ -58,13 +58,11 @@ pub enum Keeping {
 }
 
 /// What is kept of tenants from one configuration to the next.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Registry {
     fleet: Option<Arc<Fleet>>,
     /// Counters live as long as the process, also those of a tenant that is removed and may come back.
     accounts: HashMap<TenantName, Arc<Account>>,
-    /// Of each key in use, whether it has been revoked since.
-    keys: HashMap<KeyHash, Arc<AtomicBool>>,
 }
 
 /// One configuration with its tenants, immutable; calls keep the one that they started with.
@@ -85,15 +83,13 @@ pub struct Snapshot {
 pub struct Tenant {
     /// Its name.
     pub name: TenantName,
-    /// What it may use.
-    pub limits: Limits,
     /// What it has used.
     pub account: Arc<Account>,
     /// Its open calls.
     pub inflight: Gauge<i64, AtomicI64>,
     /// Of its keys, by slot, whether they have been revoked since.
     revoked: [Arc<AtomicBool>; 2],
-    allowed: AllowedDeployments,
+    tier: Arc<Tier>,
     /// Bodies of its requests that are being read.
     reading: AtomicU32,
     /// Its series by deployment, made at its first call to each.
@@ -157,8 +153,8 @@ impl Gateway {
             Keeping::Alone(Opened { store, accounts }) => (Some(store), None, accounts),
             Keeping::Shared(fleet) => (None, Some(fleet), HashMap::new()),
         };
-        let mut registry = Registry { fleet: fleet.clone(), accounts, ..Registry::default() };
-        let snapshot = Snapshot::new(config, directory, backends, &metrics, &mut registry);
+        let mut registry = Registry { fleet: fleet.clone(), accounts };
+        let snapshot = Snapshot::new(config, directory, backends, &metrics, &mut registry, None);
         metrics.config_generation.set(1);
         Arc::new(Self {
             clock,
@@ -180,13 +176,12 @@ impl Gateway {
     /// Puts another configuration to use. Tenants that it no longer lets call lose their open streams.
     pub fn replace(&self, config: Config, directory: Directory, backends: Vec<Arc<Backend>>) {
         let mut registry = self.registry.lock();
-        let next = Snapshot::new(config, directory, backends, &self.metrics, &mut registry);
+        let last = self.snapshot();
+        let next = Snapshot::new(config, directory, backends, &self.metrics, &mut registry, Some(&last));
         let live: HashSet<_> = next.live_keys().collect();
-        registry.keys.retain(|key, revoked| {
-            let keep = live.contains(key);
-            revoked.store(!keep, Ordering::Relaxed);
-            keep
-        });
+        for (key, revoked) in last.keys() {
+            revoked.store(!live.contains(&key), Ordering::Relaxed);
+        }
         self.snapshot.store(Arc::new(next));
         self.metrics.config_generation.inc();
     }
@@ -219,6 +214,7 @@ impl Snapshot {
         mut backends: Vec<Arc<Backend>>,
         metrics: &Metrics,
         registry: &mut Registry,
+        last: Option<&Self>,
     ) -> Self {
         backends.sort_by_key(|backend| backend.priority);
         for backend in &backends {
@@ -253,13 +249,14 @@ impl Snapshot {
             .iter()
             .map(|(_, member)| {
                 let name = member.tenant.name.clone();
+                // Calls that are under way learn of what becomes of their key.
+                let revoked =
+                    |slot| last.and_then(|last| last.flag(&member.tenant.key(slot))).unwrap_or_default();
                 Arc::new(Tenant {
-                    limits: member.tier.limits.clone(),
                     account: registry.account(&name),
                     inflight: metrics.inflight(&name),
-                    revoked: [KeySlot::Primary, KeySlot::Secondary]
-                        .map(|slot| Arc::clone(registry.keys.entry(member.tenant.key(slot)).or_default())),
-                    allowed: member.tier.deployments.clone(),
+                    revoked: [KeySlot::Primary, KeySlot::Secondary].map(revoked),
+                    tier: Arc::clone(&member.tier),
                     reading: AtomicU32::new(0),
                     series: deployments.iter().map(|_| OnceLock::new()).collect(),
                     name,
@@ -297,6 +294,21 @@ impl Snapshot {
         }
     }
 
+    /// Every key, with whether it has been revoked since.
+    fn keys(&self) -> impl Iterator<Item = (KeyHash, &AtomicBool)> {
+        self.directory.iter().zip(&self.tenants).flat_map(|((_, member), tenant)| {
+            [KeySlot::Primary, KeySlot::Secondary]
+                .map(|slot| (member.tenant.key(slot), &*tenant.revoked[slot as usize]))
+        })
+    }
+
+    /// Where calls look whether a key has been revoked; nothing where it has.
+    fn flag(&self, key: &KeyHash) -> Option<Arc<AtomicBool>> {
+        let (index, slot) = self.directory.by_hash(key)?;
+        let flag = &self.tenants.get(index.get())?.revoked[slot as usize];
+        (!flag.load(Ordering::Relaxed)).then(|| Arc::clone(flag))
+    }
+
     /// The hashes of the keys that open something.
     fn live_keys(&self) -> impl Iterator<Item = KeyHash> {
         self.directory
@@ -325,10 +337,16 @@ impl Snapshot {
 }
 
 impl Tenant {
+    /// What it may use.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.tier.limits
+    }
+
     /// Whether its tier includes a deployment.
     #[must_use]
     pub fn allows(&self, deployment: &Deployment) -> bool {
-        self.allowed.allows(deployment.name.as_str())
+        self.tier.deployments.allows(deployment.name.as_str())
     }
 
     /// Whether one of its keys has been revoked since the call with it started.
@@ -343,7 +361,7 @@ impl Tenant {
     /// # Errors
     /// When that many are being read.
     pub fn start_reading(self: &Arc<Self>) -> Result<Reading, Refused> {
-        let limit = self.limits.concurrent_calls.map_or(MOST_BODIES, NonZeroU32::get);
+        let limit = self.tier.limits.concurrent_calls.map_or(MOST_BODIES, NonZeroU32::get);
         let reading = Reading(Arc::clone(self));
         if self.reading.fetch_add(1, Ordering::Relaxed) >= limit {
             return Err(Refused::Concurrency { limit, wait: Duration::from_secs(1) });

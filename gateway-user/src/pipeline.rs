@@ -110,7 +110,7 @@ impl Visit<'_> {
         drop(reading);
         let envelope = Envelope::parse(&body).map_err(|error| Refusal::InvalidRequest(error.to_string()))?;
         let deployment = self.deployment(&caller.tenant, deployment, &parts, &envelope)?;
-        refuse_unmeterable(&envelope, caller.tenant.limits.ceiling)?;
+        refuse_unmeterable(&envelope, caller.tenant.limits().ceiling)?;
         let (mut call, grant) = self.admit(caller, deployment, api, &envelope, &body).await?;
         self.accepted(&call.tenant.name);
         let edits = edits(api, &envelope, &call.deployment, &grant);
@@ -197,7 +197,7 @@ impl Visit<'_> {
             {
                 asking.await;
             }
-            Admission::admit(&tenant.account, &tenant.limits, &ask, gateway.clock.now())
+            Admission::admit(&tenant.account, tenant.limits(), &ask, gateway.clock.now())
         };
         // Where even the bytes fit, the tokens do: the prompt need not be tokenised before it is forwarded.
         let by_bound = match tokens::byte_bound(body) {

@@ -325,7 +325,7 @@ impl Relay {
         let (Meter::Stream { meter, .. }, Some(admission)) = (&self.meter, &self.call.admission) else {
             return false;
         };
-        self.call.tenant.limits.ceiling == Ceiling::Strict
+        self.call.tenant.limits().ceiling == Ceiling::Strict
             && meter.output_counted() >= admission.output_allowed()
             && meter.usage().is_none()
     }
@@ -340,7 +340,7 @@ impl Relay {
     fn hold_more(&mut self, since: Instant) {
         let now = self.call.gateway.clock.now();
         let Some(admission) = &mut self.call.admission else { return };
-        if let Err(refused) = admission.grow(&self.call.tenant.limits, GROWTH, now) {
+        if let Err(refused) = admission.grow(self.call.tenant.limits(), GROWTH, now) {
             self.ending = Some(Ending { refusal: Refusal::Limited(refused), since });
         }
     }

@@ -130,7 +130,7 @@ pub(super) async fn relay(
                 session.worker.pool.put(&source.authority, source.connection);
                 head.headers.insert(TOKENS_CONSUMED, token_value(call.settled().total()));
                 if let Some(left) =
-                    call.tenant.account.tokens_left(&call.tenant.limits, call.gateway.clock.now())
+                    call.tenant.account.tokens_left(call.tenant.limits(), call.gateway.clock.now())
                 {
                     head.headers.insert(TOKENS_REMAINING, token_value(left));
                 }

@@ -32,13 +32,18 @@ pub struct Member {
 
 /// A tenant's place in the [`Directory`] that it came from, in the order of names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TenantIndex(usize);
+pub struct TenantIndex(u32);
 
 impl TenantIndex {
     /// The bare number, below [`Directory::len`].
     #[must_use]
     pub const fn get(self) -> usize {
-        self.0
+        self.0 as usize
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "no file lists four billion tenants")]
+    const fn of(place: usize) -> Self {
+        Self(place as u32)
     }
 }
 
@@ -110,9 +115,13 @@ impl Directory {
         let tiers: BTreeMap<_, _> = tiers.iter().map(|(name, tier)| (name, Arc::new(tier.clone()))).collect();
         let mut directory = Self::default();
         let mut errors = Vec::new();
-        for tenant in tenants {
-            match tiers.get(&tenant.tier) {
-                Some(tier) => directory.add(tenant, tier, &mut errors),
+        for mut tenant in tenants {
+            match tiers.get_key_value(&tenant.tier) {
+                Some((name, tier)) => {
+                    // One text for all tenants of a tier.
+                    tenant.tier.clone_from(name);
+                    directory.add(tenant, tier, &mut errors);
+                }
                 None => errors.push(DirectoryError::UnknownTier { tenant: tenant.name, tier: tenant.tier }),
             }
         }
@@ -120,7 +129,7 @@ impl Directory {
     }
 
     fn add(&mut self, tenant: Tenant, tier: &Arc<Tier>, errors: &mut Vec<DirectoryError>) {
-        let index = TenantIndex(self.members.len());
+        let index = TenantIndex::of(self.members.len());
         let member = Arc::new(Member { tenant, tier: Arc::clone(tier) });
         self.members.push(Arc::clone(&member));
         for slot in [KeySlot::Primary, KeySlot::Secondary] {
@@ -128,7 +137,7 @@ impl Directory {
                 errors.push(DirectoryError::SharedKey {
                     tenant: member.tenant.name.clone(),
                     slot,
-                    other: self.members[other.0].tenant.name.clone(),
+                    other: self.members[other.get()].tenant.name.clone(),
                 });
             }
         }
@@ -140,32 +149,38 @@ impl Directory {
         if !is_well_formed(key) {
             return Presented::Unknown;
         }
-        let Some((index, slot)) = self.by_key.get(&KeyHash::of(key)) else {
+        let Some((index, slot)) = self.by_hash(&KeyHash::of(key)) else {
             return Presented::Unknown;
         };
-        let member = &self.members[index.0];
+        let member = &self.members[index.get()];
         match member.tenant.state {
-            TenantState::Active => Presented::Active(*index, member, *slot),
+            TenantState::Active => Presented::Active(index, member, slot),
             TenantState::Suspended => Presented::Suspended(member),
         }
+    }
+
+    /// Whose key has that hash, and which of them it is.
+    #[must_use]
+    pub fn by_hash(&self, key: &KeyHash) -> Option<(TenantIndex, KeySlot)> {
+        self.by_key.get(key).copied()
     }
 
     /// The tenant of that name.
     #[must_use]
     pub fn by_name(&self, name: &str) -> Option<(TenantIndex, &Arc<Member>)> {
         let index = self.members.binary_search_by(|member| member.tenant.name.as_str().cmp(name)).ok()?;
-        Some((TenantIndex(index), &self.members[index]))
+        Some((TenantIndex::of(index), &self.members[index]))
     }
 
     /// The tenant at `index` of this directory.
     #[must_use]
     pub fn get(&self, index: TenantIndex) -> Option<&Arc<Member>> {
-        self.members.get(index.0)
+        self.members.get(index.get())
     }
 
     /// All tenants, in the order of their names.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (TenantIndex, &Arc<Member>)> {
-        self.members.iter().enumerate().map(|(index, member)| (TenantIndex(index), member))
+        self.members.iter().enumerate().map(|(index, member)| (TenantIndex::of(index), member))
     }
 
     /// How many tenants there are.
