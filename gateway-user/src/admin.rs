@@ -190,10 +190,14 @@ async fn usage(shared: &Shared, query: &str) -> Response<Full<Bytes>> {
         Err(error) => return typed(StatusCode::BAD_REQUEST, TEXT, format!("{error}\n")),
     };
     let gateway = &shared.gateway;
-    let Some(store) = &gateway.store else {
-        return text(StatusCode::NOT_FOUND, "a shared store keeps no ledger: what was used is in /metrics\n");
+    let report = if let Some(fleet) = &gateway.fleet {
+        fleet.usage(gateway, &query).await.map_err(|error| error.to_string())
+    } else if let Some(store) = &gateway.store {
+        store.usage(query, gateway.clock.now()).await.map_err(|error| error.to_string())
+    } else {
+        return text(StatusCode::NOT_FOUND, "there is no store\n");
     };
-    match store.usage(query, gateway.clock.now()).await {
+    match report {
         Ok(report) => typed(StatusCode::OK, "application/json", format!("{:#}\n", report.to_json())),
         Err(error) => typed(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{error}\n")),
     }

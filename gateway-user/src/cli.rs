@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::ConfigErrors;
+use crate::fleet::LedgerError;
 use crate::names::TierName;
 use crate::secret::KeyError;
 use crate::store::StoreError;
@@ -121,6 +122,9 @@ enum Failure {
     /// The ledger could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The ledger of a fleet could not be read.
+    #[error(transparent)]
+    Fleet(#[from] LedgerError),
     /// The gateway that uses the ledger did not tell.
     #[error(transparent)]
     Ask(#[from] AskError),
@@ -150,6 +154,7 @@ impl Failure {
             | Self::NoSuchTier { .. }
             | Self::Key(_)
             | Self::Store(_)
+            | Self::Fleet(_)
             | Self::Ask(_)
             | Self::Asking(_)
             | Self::Output(_) => eprintln!("error: {self}"),
@@ -160,6 +165,7 @@ impl Failure {
             | Self::NoSuchTier { .. }
             | Self::Key(_)
             | Self::Store(_)
+            | Self::Fleet(_)
             | Self::Ask(_)
             | Self::Asking(_)
             | Self::Output(_) => ExitCode::FAILURE,

@@ -3,12 +3,14 @@
 //! A node holds and uses only what it has leased, so that most calls ask nobody; the account decides
 //! ([`Account`]), and this module keeps it supplied. A call that finds too little leased waits
 //! once, briefly, for a larger lease. In the background each active tenant's use is reported and its lease renewed
-//! every second, and what idle tenants leased is given back. The leases of a node that dies expire.
+//! every second, and what idle tenants leased is given back. The leases of a node that dies expire. The ledger is kept
+//! there too.
 //!
 //! No call waits for a server that does not answer: the first request to fail closes the way there for all of them, and
 //! until the server is back a node serves from what it has and its share of the limits, or refuses, as configured.
 
 mod asking;
+mod ledger;
 mod link;
 mod metrics;
 mod script;
@@ -19,6 +21,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
+use redis::Client;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -26,12 +29,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::config::{RedisUrl, WhenDown};
 use crate::gateway::{Gateway, Tenant};
-use crate::limits::{Account, Ask, Clock, Cover, Limits, Ticket};
+use crate::ledger::{Query, Report, hour_of};
+use crate::limits::{Account, Ask, Clock, Cover, Limits, Now, Ticket};
 use crate::metrics::Metrics;
 use crate::names::TenantName;
 use crate::reply::utc;
 use crate::units::{Prices, Tokens};
 pub(crate) use asking::Asking;
+use ledger::Ledger;
 use link::{Connection, Link};
 pub use link::{OpenError, StoreError};
 use metrics::FleetMetrics;
@@ -61,6 +66,7 @@ const MOST_ASKS: u32 = 3;
 #[derive(Debug)]
 pub struct Fleet {
     link: Link,
+    ledger: Ledger,
     clock: Clock,
     /// Of each tenant, whose turn it is to talk to the store.
     turns: Mutex<HashMap<TenantName, Arc<tokio::sync::Mutex<()>>>>,
@@ -94,6 +100,7 @@ impl Fleet {
         let (nudge, nudged) = mpsc::channel(MOST_NUDGES);
         Ok(Arc::new(Self {
             link: Link::new(url, when_down, clock, FleetMetrics::register(metrics, registry))?,
+            ledger: Ledger::new(hour_of(clock.now().utc_seconds)),
             clock,
             turns: Mutex::default(),
             nudge,
@@ -131,7 +138,7 @@ impl Fleet {
         tenant: &Arc<Tenant>,
         cover: impl Fn(&Account, &Limits, &Clock) -> Cover + Send + Sync + 'static,
     ) -> Option<Asking> {
-        let ticket = match cover(&tenant.account, &tenant.limits, &self.clock) {
+        let ticket = match cover(&tenant.account, tenant.limits(), &self.clock) {
             Cover::Enough => return None,
             Cover::Low => {
                 // A full queue is emptied by the renewal that comes anyway.
@@ -142,18 +149,22 @@ impl Fleet {
         };
         let (fleet, tenant) = (Arc::clone(self), Arc::clone(tenant));
         Some(Asking::new(async move {
+            let connection = fleet.link.connection();
             let asked = timeout(DEADLINE, async {
                 let mut ticket = ticket;
                 for _ in 0..MOST_ASKS {
                     fleet.replenish(&tenant, ticket).await;
-                    match cover(&tenant.account, &tenant.limits, &fleet.clock) {
+                    match cover(&tenant.account, tenant.limits(), &fleet.clock) {
                         Cover::Short(next) => ticket = next,
                         Cover::Enough | Cover::Low => return,
                     }
                 }
             });
-            if asked.await.is_err() {
-                tracing::debug!(tenant = %tenant.name, "no larger lease in time");
+            if asked.await.is_err()
+                && let Some(connection) = connection
+            {
+                // Who waits for this long is answered as when the store is down, and nobody waits again.
+                fleet.link.fail(&connection, StoreError::Timeout(DEADLINE));
             }
         }))
     }
@@ -181,7 +192,7 @@ impl Fleet {
     ) -> Result<(), StoreError> {
         let account = &tenant.account;
         let (asked, leaving) = (occasion == Occasion::Asked, occasion == Occasion::Leaving);
-        let Some(request) = account.lease_request(&tenant.limits, asked, leaving, self.clock.now()) else {
+        let Some(request) = account.lease_request(tenant.limits(), asked, leaving, self.clock.now()) else {
             return Ok(());
         };
         let reply = self.link.lease(connection, &tenant.name, &request).await?;
@@ -199,7 +210,8 @@ impl Fleet {
         occasion: Occasion,
     ) -> Result<(), StoreError> {
         let snapshot = gateway.snapshot();
-        let due = snapshot.tenants().iter().filter(|tenant| tenant.account.is_lease_due());
+        let now = self.clock.now();
+        let due = snapshot.tenants().iter().filter(|tenant| tenant.account.is_lease_due(now));
         let mut renewals = JoinSet::new();
         for tenant in due {
             if renewals.len() >= MOST_RENEWALS {
@@ -232,16 +244,46 @@ impl Fleet {
         }
     }
 
-    /// Keeps the leases renewed and the connection up, for ever.
+    /// Keeps the connection up, the leases renewed and the ledger written, for ever.
     pub async fn run(self: Arc<Self>, gateway: Arc<Gateway>) {
+        tokio::join!(self.supply(&gateway), self.keep_ledger(&gateway));
+    }
+
+    async fn keep_ledger(&self, gateway: &Gateway) {
+        let mut writes = interval(ledger::INTERVAL);
+        writes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            writes.tick().await;
+            let connection = self.link.connection();
+            if let Err(error) = self.ledger.keep(&self.link, connection.as_ref(), gateway).await
+                && let Some(connection) = &connection
+            {
+                self.link.fail(connection, error);
+            }
+        }
+    }
+
+    /// Answers from the ledger: this node's last call included, and of the others all but the last second.
+    ///
+    /// # Errors
+    /// When the store is down.
+    pub async fn usage(&self, gateway: &Gateway, query: &Query) -> Result<Report, StoreError> {
+        let Some(connection) = self.link.connection() else {
+            return Err(StoreError::Down(self.link.status().trouble.unwrap_or_default()));
+        };
+        self.ledger.keep(&self.link, Some(&connection), gateway).await?;
+        ledger::read(connection.multiplexed(), query, self.clock.now().utc_seconds).await
+    }
+
+    async fn supply(self: &Arc<Self>, gateway: &Gateway) {
         loop {
             match self.link.connection() {
                 None => {
                     tokio::time::sleep(RECONNECT).await;
-                    self.join(&gateway).await;
+                    self.join(gateway).await;
                 }
                 Some(connection) => {
-                    if let Err(error) = self.stay(&connection, &gateway).await {
+                    if let Err(error) = self.stay(&connection, gateway).await {
                         self.link.fail(&connection, error);
                     }
                 }
@@ -278,17 +320,25 @@ impl Fleet {
         }
     }
 
-    /// Gives back what is leased, when no calls are open any more.
+    /// Writes the last of what was used and gives back what is leased, when no calls are open any more.
     pub async fn leave(self: &Arc<Self>, gateway: &Gateway) {
-        let Some(connection) = self.link.connection() else { return };
+        let Some(connection) = self.link.connection() else {
+            tracing::error!("the store is down: what was used meanwhile is missing in the ledger");
+            return;
+        };
         let leaving = timeout(LEAVE, async {
+            self.ledger.keep(&self.link, Some(&connection), gateway).await?;
             self.renew(&connection, gateway, Occasion::Leaving).await?;
             self.link.leave(&connection).await
         });
         match leaving.await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(error = %error, "leases are left to expire"),
-            Err(_elapsed) => tracing::warn!("leases are left to expire: the store took too long"),
+            Ok(Err(error)) => {
+                tracing::warn!(error = %error, "leases are left to expire, and the last second may miss in the ledger");
+            }
+            Err(_elapsed) => tracing::warn!(
+                "the store took too long: leases are left to expire, and the last second may miss in the ledger"
+            ),
         }
     }
 
@@ -313,6 +363,27 @@ impl Fleet {
     fn turn(&self, tenant: &TenantName) -> Arc<tokio::sync::Mutex<()>> {
         Arc::clone(self.turns.lock().entry(tenant.clone()).or_default())
     }
+}
+
+/// What the ledger of a fleet says, asked of its store.
+///
+/// # Errors
+/// When the store cannot be reached or does not answer.
+pub async fn read_ledger(url: &RedisUrl, query: &Query, now: Now) -> Result<Report, LedgerError> {
+    let failed = |source| LedgerError { url: url.clone(), source };
+    let client = Client::open(url.reveal()).map_err(|error| failed(error.into()))?;
+    let connection = Connection::open(&client).await.map_err(failed)?;
+    ledger::read(connection.multiplexed(), query, now.utc_seconds).await.map_err(failed)
+}
+
+/// Why the ledger of a fleet cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("store: {url}: {source}")]
+pub struct LedgerError {
+    /// The store.
+    pub url: RedisUrl,
+    /// What happened there.
+    pub source: StoreError,
 }
 
 /// What a renewal came to. One that panicked took no lease, and the next one makes up for it.

@@ -176,6 +176,23 @@ impl Pending {
         self.rows.iter_mut().filter(|(_, row)| !row.written).map(|((hour, key), row)| (*hour, key, row))
     }
 
+    /// The store may have lost what it had: all that is remembered is to be written again.
+    pub(crate) fn repeat(&mut self) {
+        self.rows.values_mut().for_each(|row| row.written = false);
+    }
+
+    /// Drops the rows of hours before `hour`; gives what of them was not written.
+    pub(crate) fn forget(&mut self, hour: u64) -> Sums {
+        let mut lost = Sums::default();
+        self.rows.retain(|(of, _), row| {
+            if *of < hour && !row.written {
+                lost = lost.plus(row.added);
+            }
+            *of >= hour
+        });
+        lost
+    }
+
     /// All of it is in the store. Rows of hours before `hour` are not added to any more.
     pub(crate) fn written(&mut self, hour: u64) {
         self.rows.retain(|(of, _), row| {

@@ -57,6 +57,10 @@ pub struct Metrics {
     pub unreadable_usage: Counter,
     /// Whether the store takes what is given to it: 1 or 0.
     pub store_up: Gauge,
+    /// From the start of a checkpoint to the store's having it.
+    pub store_checkpoint: Histogram,
+    /// When the last checkpoint that the store has was started, by the process's own clock: what was counted before is kept.
+    pub store_kept_at_ms: AtomicU64,
 }
 
 /// The series of one tenant and deployment.
@@ -80,6 +84,8 @@ const OWN_TIME: [f64; 12] =
 /// Bounds for times that a model takes, in seconds: those of OpenTelemetry's `gen_ai.client.operation.duration`.
 const MODEL_TIME: [f64; 14] =
     [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
+/// Bounds for times that a disk or a server takes, in seconds.
+const STORE_TIME: [f64; 12] = [0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 /// Bounds for estimate over actual.
 const RATIO: [f64; 11] = [0.5, 0.8, 0.9, 0.95, 0.99, 1.0, 1.01, 1.05, 1.1, 1.25, 2.0];
 
@@ -156,6 +162,13 @@ impl Metrics {
                 "gateway_store_up",
                 "Whether the store that budgets are kept in can be used: 1 or 0",
             ),
+            store_checkpoint: histogram(
+                to,
+                "gateway_store_checkpoint_seconds",
+                "From the start of a checkpoint to the store's having it",
+                &STORE_TIME,
+            ),
+            store_kept_at_ms: AtomicU64::new(0),
         }
     }
 

@@ -20,7 +20,6 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::config::{self, StoreLocation};
 use crate::ledger::{Query, Report};
 use crate::limits::{Account, Now};
 use crate::names::TenantName;
@@ -147,13 +146,6 @@ impl Store {
 ///
 /// # Errors
 /// [`StoreError::InUse`] names the gateway that does; others say what to do.
-pub fn read(config: &config::Store, query: &Query, now: Now) -> Result<Report, StoreError> {
-    Books::open_existing(directory(config)?)?.report(query, now.utc_seconds)
-}
-
-fn directory(config: &config::Store) -> Result<&Path, StoreError> {
-    match &config.location {
-        StoreLocation::Directory(directory) => Ok(directory),
-        StoreLocation::Redis(url) => Err(StoreError::Redis(url.clone())),
-    }
+pub fn read(directory: &Path, query: &Query, now: Now) -> Result<Report, StoreError> {
+    Books::open_existing(directory)?.report(query, now.utc_seconds)
 }

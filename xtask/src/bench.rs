@@ -208,10 +208,10 @@ fn build(measures: &str, gateway: bool) -> Result<PathBuf> {
     Ok(target.join("release"))
 }
 
-/// An address on loopback that nothing listens on at the moment.
 /// A store that the gateway has to itself.
 const OWN_STORE: &str = "file:state";
 
+/// An address on loopback that nothing listens on at the moment.
 fn free_address() -> Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").context("looking for a free port")?;
     listener.local_addr().context("looking for a free port")

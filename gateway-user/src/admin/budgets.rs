@@ -1,6 +1,8 @@
-//! Budgets as gauges, read from the accounts when they are asked for.
+//! Budgets, and how old the store's knowledge of them is, as gauges that are read when they are asked for.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
@@ -49,19 +51,27 @@ impl Collector for Budgets {
                 }
             }
         }
-        Ok(())
+        let kept_at_ms = gateway.metrics.store_kept_at_ms.load(Ordering::Relaxed);
+        let age = Duration::from_millis(now.monotonic_ms.saturating_sub(kept_at_ms));
+        let help = "How old what the store has is: what a crash at this moment would lose";
+        ConstGauge::new(age.as_secs_f64()).encode(encoder.encode_descriptor(
+            "gateway_store_age_seconds",
+            help,
+            None,
+            MetricType::Gauge,
+        )?)
     }
 }
 
 fn budgets(tenant: &Tenant, now: Now) -> Vec<Budget> {
     let counters = tenant.account.counters(now);
     let held = counters.tokens_held;
-    let minute = tenant.limits.tokens_per_minute.map(|limit| Budget {
+    let minute = tenant.limits().tokens_per_minute.map(|limit| Budget {
         window: "minute",
         limit: u64::from(limit.get()),
         used: counters.tokens_in_window.saturating_add(held).get(),
     });
-    let quotas = tenant.limits.quotas.iter().filter_map(|quota| match *quota {
+    let quotas = tenant.limits().quotas.iter().filter_map(|quota| match *quota {
         Quota::Tokens { limit, period } => Some(Budget {
             window: period.as_str(),
             limit: limit.get(),

@@ -1,6 +1,7 @@
 //! `aoai-gateway usage`: who has used how many tokens and dollars, from the store's ledger.
 //!
-//! The database is read where no gateway uses it; otherwise the gateway that does is asked at its admin address.
+//! A database is read where no gateway uses it; otherwise the gateway that does is asked at its admin address. The
+//! ledger of a fleet is read from the server that the nodes share.
 
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,7 +16,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::{ConfigArg, Failure, table};
-use crate::config::Config;
+use crate::config::{Config, StoreLocation};
+use crate::fleet;
 use crate::ledger::{Dimension, Query, QueryError, Report, Since, Sums};
 use crate::limits::Clock;
 use crate::names::TenantName;
@@ -87,14 +89,18 @@ pub(super) fn run(args: UsageArgs, out: &mut impl Write) -> Result<(), Failure> 
     let UsageArgs { config: ConfigArg { path }, since, by: Columns(by), tenant, format } = args;
     let config = Config::load(&path)?;
     let query = Query { since, by, tenant };
-    let report = match store::read(&config.store, &query, Clock::start().now()) {
-        Ok(report) => report,
-        Err(StoreError::InUse { owner, .. }) => {
-            let address = owner.map_or(config.admin.address, |owner| owner.admin);
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(ask(reachable(address), &query))?
-        }
-        Err(error) => return Err(error.into()),
+    let now = Clock::start().now();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let report = match &config.store.location {
+        StoreLocation::Redis(url) => runtime.block_on(fleet::read_ledger(url, &query, now))?,
+        StoreLocation::Directory(directory) => match store::read(directory, &query, now) {
+            Ok(report) => report,
+            Err(StoreError::InUse { owner, .. }) => {
+                let address = owner.map_or(config.admin.address, |owner| owner.admin);
+                runtime.block_on(ask(reachable(address), &query))?
+            }
+            Err(error) => return Err(error.into()),
+        },
     };
     Ok(match format {
         UsageFormat::Table => write_table(out, &report),

@@ -47,11 +47,31 @@ pub enum StoreError {
     /// It answered with something else than the script's values.
     #[error("an answer that is none of the gateway's scripts'")]
     Answer,
+    /// It cannot be reached at the moment.
+    #[error("the store is down: {0}")]
+    Down(Box<str>),
 }
 
 /// A connection to the store; clones share it.
 #[derive(Debug)]
 pub(super) struct Connection(MultiplexedConnection);
+
+impl Connection {
+    pub(super) async fn open(client: &Client) -> Result<Self, StoreError> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(DEADLINE));
+        let connecting = client.get_multiplexed_async_connection_with_config(&config);
+        let connection = timeout(CONNECT_TIMEOUT, connecting)
+            .await
+            .map_err(|_elapsed| StoreError::Timeout(CONNECT_TIMEOUT))??;
+        Ok(Self(connection))
+    }
+
+    pub(super) fn multiplexed(&self) -> MultiplexedConnection {
+        self.0.clone()
+    }
+}
 
 /// The way to the store.
 #[derive(Debug)]
@@ -128,14 +148,7 @@ impl Link {
 
     /// A new connection, which calls do not use yet.
     pub(super) async fn connect(&self) -> Result<Arc<Connection>, StoreError> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(DEADLINE));
-        let connecting = self.client.get_multiplexed_async_connection_with_config(&config);
-        let connection = timeout(CONNECT_TIMEOUT, connecting)
-            .await
-            .map_err(|_elapsed| StoreError::Timeout(CONNECT_TIMEOUT))??;
-        Ok(Arc::new(Connection(connection)))
+        Connection::open(&self.client).await.map(Arc::new)
     }
 
     /// The connection that calls use, while there is one.
@@ -241,7 +254,8 @@ impl Link {
     }
 }
 
-async fn in_time<T>(answer: impl Future<Output = Result<T, RedisError>>) -> Result<T, StoreError> {
+/// An answer that is there within the deadline.
+pub(super) async fn in_time<T>(answer: impl Future<Output = Result<T, RedisError>>) -> Result<T, StoreError> {
     Ok(timeout(DEADLINE, answer).await.map_err(|_elapsed| StoreError::Timeout(DEADLINE))??)
 }
 

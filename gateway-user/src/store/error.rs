@@ -4,7 +4,6 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use super::owner::Owner;
-use crate::config::RedisUrl;
 
 /// Why a store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -74,11 +73,6 @@ pub enum StoreError {
         /// What it says.
         source: Box<redb::Error>,
     },
-    /// A shared store, which keeps budgets and no ledger.
-    #[error(
-        "store: there is no ledger in `{0}`: ask Prometheus what a fleet has used, from each node's /metrics"
-    )]
-    Redis(RedisUrl),
 }
 
 impl StoreError {

@@ -12,11 +12,16 @@ use super::books::Changes;
 use super::{Outage, Store};
 use crate::gateway::Gateway;
 use crate::ledger::{Pending, hour_of};
+use crate::limits::Now;
 
 /// From one checkpoint to the next. With the time that a commit takes, a crash loses less than a second.
 const INTERVAL: Duration = Duration::from_millis(450);
 /// Between two checkpoints that somebody waits for, so that refusals share them.
 const HURRIED: Duration = Duration::from_millis(20);
+/// Beyond this somebody is told that a crash would lose more than is promised.
+const PROMISED: Duration = Duration::from_secs(1);
+/// How often at most.
+const TOLD_AGAIN: Duration = Duration::from_secs(60);
 /// Between two attempts while the store is down.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -46,6 +51,8 @@ struct Work {
     pending: Pending,
     /// When the last checkpoint was begun: what was used since belongs to that hour.
     hour: u64,
+    /// When somebody was last told that the disk is slow.
+    told: Option<Instant>,
 }
 
 impl Writer {
@@ -59,7 +66,9 @@ impl Writer {
             gateway: Arc::clone(gateway),
             pending: Pending::default(),
             hour: hour_of(gateway.clock.now().utc_seconds),
+            told: None,
         };
+        gateway.metrics.store_kept_at_ms.store(gateway.clock.now().monotonic_ms, Ordering::Relaxed);
         gateway.metrics.store_up.set(1);
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || {
             give_way();
@@ -155,9 +164,28 @@ impl Work {
             }
             self.pending.written(self.hour);
             self.succeeded(now.utc_seconds);
+            self.measure(now);
         }
+        gateway.metrics.store_kept_at_ms.store(now.monotonic_ms, Ordering::Relaxed);
         store.done.send_replace(number);
         true
+    }
+
+    /// Notes how long a checkpoint took, which was begun at `begun` and has just been put on the disk.
+    fn measure(&mut self, begun: Now) {
+        let metrics = &self.gateway.metrics;
+        let (done_ms, kept_at_ms) =
+            (self.gateway.clock.now().monotonic_ms, metrics.store_kept_at_ms.load(Ordering::Relaxed));
+        let since = |ms: u64| Duration::from_millis(done_ms.saturating_sub(ms));
+        metrics.store_checkpoint.observe(since(begun.monotonic_ms).as_secs_f64());
+        let at_risk = since(kept_at_ms);
+        if at_risk > PROMISED && self.told.is_none_or(|told| told.elapsed() > TOLD_AGAIN) {
+            self.told = Some(Instant::now());
+            tracing::warn!(
+                seconds = at_risk.as_secs_f64(),
+                "the disk is slow: a crash would have lost what was used in so many seconds"
+            );
+        }
     }
 
     fn failed(&self, problem: &str, utc_seconds: u64) {

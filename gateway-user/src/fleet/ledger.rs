@@ -1,0 +1,212 @@
+//! The ledger of a fleet: what each node has added to each hour, in the server that the nodes share.
+//!
+//! An hour is one hash. In it each node has fields of its own, and writes there *all* that it has added in that hour: a
+//! write that is repeated, or whose answer was lost, changes nothing. Who reads adds the nodes up. What was written is
+//! remembered until the next hour has passed and is written again over every new connection, so that a server that
+//! comes back without its last seconds, or empty, is told again.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+
+use super::StoreError;
+use super::link::{Connection, Link, in_time};
+use crate::gateway::Gateway;
+use crate::ledger::{Key, Kind, Pending, Query, RETENTION_HOURS, Report, Summary, Sums, hour_of};
+use crate::limits::Now;
+use crate::names::{DeploymentName, ModelName, TenantName};
+use crate::units::{NanoDollars, Tokens};
+
+/// How often what was used is written.
+pub(super) const INTERVAL: Duration = Duration::from_millis(450);
+/// For how long what was used is kept in memory while the server takes nothing. There are at most as many rows an hour
+/// as tenants, deployments and kinds of answers.
+const PATIENCE_HOURS: u64 = 24;
+/// Fields of one command: it takes the server well under a millisecond.
+const ROWS_AT_ONCE: usize = 500;
+const RETENTION_SECONDS: u64 = RETENTION_HOURS * 3600;
+
+/// What this node has used and the fleet's ledger may not have yet.
+#[derive(Debug)]
+pub(super) struct Ledger(tokio::sync::Mutex<Log>);
+
+#[derive(Debug)]
+struct Log {
+    pending: Pending,
+    /// When it was last looked at what was used: what is found next belongs to that hour.
+    hour: u64,
+    /// What it was last written over.
+    connection: Weak<Connection>,
+}
+
+impl Ledger {
+    pub(super) fn new(hour: u64) -> Self {
+        let log = Log { pending: Pending::default(), hour, connection: Weak::new() };
+        Self(tokio::sync::Mutex::new(log))
+    }
+
+    /// Looks at what was used, and where there is a connection writes it.
+    pub(super) async fn keep(
+        &self,
+        link: &Link,
+        connection: Option<&Arc<Connection>>,
+        gateway: &Gateway,
+    ) -> Result<(), StoreError> {
+        let mut log = self.0.lock().await;
+        let begun = gateway.clock.now();
+        log.collect(gateway, begun);
+        let Some(connection) = connection else { return Ok(()) };
+        log.write(&link.node, connection).await?;
+        let metrics = &gateway.metrics;
+        let took_ms = gateway.clock.now().monotonic_ms - begun.monotonic_ms;
+        metrics.store_checkpoint.observe(Duration::from_millis(took_ms).as_secs_f64());
+        metrics.store_kept_at_ms.store(begun.monotonic_ms, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Log {
+    fn collect(&mut self, gateway: &Gateway, now: Now) {
+        gateway.metrics.read_cost(|counters| self.pending.collect(self.hour, counters));
+        self.hour = hour_of(now.utc_seconds);
+        let lost = self.pending.forget(self.hour.saturating_sub(PATIENCE_HOURS));
+        if lost != Sums::default() {
+            let (calls, tokens) = (lost.calls, lost.tokens().get());
+            tracing::error!(calls, tokens, "the store was away for too long: the ledger is without these");
+        }
+    }
+
+    async fn write(&mut self, node: &str, connection: &Arc<Connection>) -> Result<(), StoreError> {
+        if !std::ptr::eq(self.connection.as_ptr(), Arc::as_ptr(connection)) {
+            // What another connection was told may be lost since.
+            self.pending.repeat();
+            self.connection = Arc::downgrade(connection);
+        }
+        let mut hours: BTreeMap<u64, Vec<[String; 2]>> = BTreeMap::new();
+        for (hour, key, row) in self.pending.rows() {
+            hours.entry(hour).or_default().push([field(node, key), value(&row.sums())]);
+        }
+        for (hour, rows) in hours {
+            for rows in rows.chunks(ROWS_AT_ONCE) {
+                let mut commands = redis::pipe();
+                commands.cmd("HSET").arg(hash(hour)).arg(rows.as_flattened()).ignore();
+                commands.cmd("EXPIRE").arg(hash(hour)).arg(RETENTION_SECONDS).ignore();
+                let mut connection = connection.multiplexed();
+                in_time(commands.query_async::<()>(&mut connection)).await?;
+            }
+        }
+        self.pending.written(self.hour.saturating_sub(1));
+        Ok(())
+    }
+}
+
+/// Answers from what all nodes have written.
+pub(super) async fn read(
+    mut connection: MultiplexedConnection,
+    query: &Query,
+    utc_seconds: u64,
+) -> Result<Report, StoreError> {
+    let mut summary = Summary::new(query, utc_seconds);
+    // The clock of another node may be in the next hour already.
+    let last = hour_of(utc_seconds) + 1;
+    for hour in summary.first_hour().max(last.saturating_sub(RETENTION_HOURS))..=last {
+        for (name, value) in fields(&mut connection, hour).await? {
+            let (key, sums) = row(&name, &value).ok_or(StoreError::Answer)?;
+            summary.add(hour, &key, sums);
+        }
+    }
+    Ok(summary.report())
+}
+
+/// The fields of an hour, a few at a time, so that no node's call has to wait for long.
+async fn fields(
+    connection: &mut MultiplexedConnection,
+    hour: u64,
+) -> Result<HashMap<String, String>, StoreError> {
+    let mut fields = HashMap::new();
+    let mut cursor = 0_u64;
+    loop {
+        let mut scan = redis::cmd("HSCAN");
+        scan.arg(hash(hour)).arg(cursor).arg("COUNT").arg(ROWS_AT_ONCE);
+        let (next, some): (u64, Vec<(String, String)>) = in_time(scan.query_async(connection)).await?;
+        // A field may come twice.
+        fields.extend(some);
+        if next == 0 {
+            return Ok(fields);
+        }
+        cursor = next;
+    }
+}
+
+fn hash(hour: u64) -> String {
+    format!("aoai-gateway:usage:{hour}")
+}
+
+// No name holds a space.
+fn field(node: &str, key: &Key) -> String {
+    let deployment = key.deployment.as_ref().map_or("", DeploymentName::as_str);
+    let model = key.model.as_ref().map_or("", ModelName::as_str);
+    format!("{node} {} {deployment} {model} {}", key.tenant, key.kind.as_str())
+}
+
+fn value(sums: &Sums) -> String {
+    let Sums { calls, prompt, cached_prompt, completion, reasoning, cost } = sums;
+    format!("{calls} {prompt} {cached_prompt} {completion} {reasoning} {}", cost.get())
+}
+
+/// What a field is about, and its figures; nothing where no gateway can have written it.
+fn row(field: &str, value: &str) -> Option<(Key, Sums)> {
+    let mut names = field.split(' ').skip(1);
+    let key = Key {
+        tenant: TenantName::new(names.next()?).ok()?,
+        deployment: DeploymentName::new(names.next()?).ok(),
+        model: ModelName::new(names.next()?).ok(),
+        kind: names.next().and_then(|name| Kind::ALL.into_iter().find(|kind| kind.as_str() == name))?,
+    };
+    let mut figures = value.split(' ').map(|figure| figure.parse().ok());
+    let mut next = || figures.next().flatten();
+    let sums = Sums {
+        calls: next()?,
+        prompt: Tokens::new(next()?),
+        cached_prompt: Tokens::new(next()?),
+        completion: Tokens::new(next()?),
+        reasoning: Tokens::new(next()?),
+        cost: NanoDollars::new(next()?),
+    };
+    Some((key, sums))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_survives_its_text() {
+        let key = Key {
+            tenant: TenantName::new("acme").unwrap(),
+            deployment: DeploymentName::new("chat").ok(),
+            model: ModelName::new("gpt-4o-mini").ok(),
+            kind: Kind::Stream,
+        };
+        let sums = Sums {
+            calls: 1,
+            prompt: Tokens::new(2),
+            cached_prompt: Tokens::new(3),
+            completion: Tokens::new(4),
+            reasoning: Tokens::new(5),
+            cost: NanoDollars::new(u64::MAX),
+        };
+        assert_eq!(row(&field("0123456789abcdef", &key), &value(&sums)), Some((key, sums)));
+        for (field, value) in [
+            ("node acme chat gpt-4o-mini stream", "1 2 3 4 5"),
+            ("node acme chat gpt-4o-mini both", "1 2 3 4 5 6"),
+            ("acme", "1 2 3 4 5 6"),
+            ("node acme chat gpt-4o-mini stream", "1 2 -3 4 5 6"),
+        ] {
+            assert_eq!(row(field, value), None, "{field}: {value}");
+        }
+    }
+}
