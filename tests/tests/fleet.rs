@@ -1,11 +1,19 @@
 //! Three gateways, one tenant, one budget, and a Redis server to which everything happens.
 #![expect(clippy::unwrap_used, reason = "tests unwrap, and so do their helpers")]
 
+#[path = "fleet/ledger.rs"]
+mod ledger;
+#[path = "fleet/outages.rs"]
+mod outages;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use gateway_tests::harness::{Config, Gateway, Protocol, Redis, Reply, Site, chat, user_says, wait_until};
+use gateway_tests::certificate::Authority;
+use gateway_tests::harness::{
+    Client, Config, Gateway, Protocol, Redis, Reply, Site, Streaming, chat, user_says, wait_until,
+};
 use gateway_tests::simulator::{Behaviour, Options, Simulator};
 use serde_json::json;
 use tokio::sync::{Mutex, MutexGuard};
@@ -26,6 +34,21 @@ static TURN: Mutex<()> = Mutex::const_new(());
 
 impl Fleet {
     async fn start(nodes: usize, url: &str, more: &str) -> Self {
+        Self::with(nodes, url, more, |_| {}).await
+    }
+
+    /// Nodes that trust this authority and no other.
+    async fn trusting(authority: &Authority, nodes: usize, url: String) -> Self {
+        let pem = authority.pem();
+        Self::with(nodes, &url, "", |site| {
+            let roots = site.path().join("roots.crt");
+            std::fs::write(&roots, pem).unwrap();
+            site.set_environment("SSL_CERT_FILE", roots);
+        })
+        .await
+    }
+
+    async fn with(nodes: usize, url: &str, more: &str, prepare: impl Fn(&mut Site)) -> Self {
         let turn = TURN.lock().await;
         let azure = Simulator::start(Options::default()).unwrap();
         azure.behave(Behaviour { tokens: 100, ..Behaviour::default() });
@@ -35,7 +58,8 @@ impl Fleet {
             .unwrap()
             .with(more)
             .unwrap();
-        let sites: Vec<_> = (0..nodes).map(|_| Site::new(&azure, &config).unwrap()).collect();
+        let mut sites: Vec<_> = (0..nodes).map(|_| Site::new(&azure, &config).unwrap()).collect();
+        sites.iter_mut().for_each(prepare);
         let key = sites[0].add_tenant(TENANT, None).unwrap().primary;
         let tenants = sites[0].path().join("tenants.toml");
         for site in &sites[1..] {
@@ -121,14 +145,6 @@ fn whole(value: f64) -> u64 {
     value as u64
 }
 
-fn changes(node: &Gateway, message: &str) -> usize {
-    node.log()
-        .events()
-        .iter()
-        .filter(|event| event["message"].as_str().is_some_and(|m| m.contains(message)))
-        .count()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn three_nodes_share_one_budget() {
     let redis = Redis::start().unwrap();
@@ -202,123 +218,6 @@ async fn a_node_that_stops_gives_its_lease_back_and_a_killed_one_does_not_at_onc
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_killed_and_started_again_empty_is_told_what_was_used() {
-    let mut redis = Redis::start().unwrap();
-    let fleet = Fleet::start(3, &redis.url(), "").await;
-    let stop = Arc::new(AtomicBool::new(false));
-    let tasks = fleet.hammer(4, &stop);
-    tokio::time::sleep(Duration::from_millis(700)).await;
-    redis.kill();
-    fleet.up(false).await;
-    // In this order: what is used between the two readings is counted twice, not left out.
-    let bound = fleet.bound().await;
-    let at_most = fleet.used() + bound;
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
-    assert!(fleet.used() <= at_most, "{} of {at_most}", fleet.used());
-    redis.restart().unwrap();
-    fleet.up(true).await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    stop.store(true, Ordering::Relaxed);
-    tasks.join_all().await;
-    assert!(fleet.used() <= at_most.max(LIMIT), "{} of {at_most}", fleet.used());
-    for node in &fleet.nodes {
-        assert_eq!(changes(node, "the store is down"), 1, "one line a change");
-        assert_eq!(changes(node, "the store is up"), 2, "{:?}", node.log().lines());
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_frozen_server_delays_no_call_beyond_the_deadline_and_then_none() {
-    let redis = Redis::start().unwrap();
-    let fleet = Fleet::start(3, &redis.url(), "").await;
-    for node in 0..3 {
-        assert!(fleet.call(node).await.status.is_success());
-    }
-    redis.freeze().unwrap();
-    fleet.up(false).await;
-    let status = fleet.nodes[0].admin_page("/status").await.unwrap().json().unwrap();
-    assert_eq!(status["store"]["up"], false, "{status}");
-    assert!(status["store"]["problem"].is_string(), "{status}");
-    let asked = fleet.nodes[0].metric("gateway_fleet_lease_seconds_count", &[]).await.unwrap();
-    let (before, bound) = (fleet.used(), fleet.bound().await);
-    fleet.hammer_for(4, Duration::from_secs(2)).await;
-    let served = fleet.used() - before;
-    assert!(served > LIMIT / 2, "degraded serves a share on every node: {served}");
-    assert!(served <= bound, "{served} of a bound of {bound}");
-    let asked_now = fleet.nodes[0].metric("gateway_fleet_lease_seconds_count", &[]).await.unwrap();
-    assert!((asked - asked_now).abs() < 0.5, "no call asks a store that is down");
-    redis.thaw().unwrap();
-    fleet.up(true).await;
-    fleet.hammer_for(4, Duration::from_secs(1)).await;
-    assert!(fleet.used() <= LIMIT + bound, "{} of {LIMIT} and {bound}", fleet.used());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn refuse_answers_503_until_the_server_is_back() {
-    let mut redis = Redis::start().unwrap();
-    let fleet = Fleet::start(1, &redis.url(), "[store]\nwhen_down = \"refuse\"\n").await;
-    assert!(fleet.call(0).await.status.is_success());
-    redis.kill();
-    fleet.up(false).await;
-    let refused = fleet.call(0).await;
-    assert_eq!(refused.status, 503);
-    assert_eq!(refused.error().as_deref(), Some("store_unavailable"));
-    assert_eq!(refused.header("retry-after"), Some("1"));
-    redis.restart().unwrap();
-    fleet.up(true).await;
-    assert!(fleet.call(0).await.status.is_success());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_answers_errors_is_down_until_it_does_not() {
-    let redis = Redis::start().unwrap();
-    let fleet = Fleet::start(2, &redis.url(), "").await;
-    assert!(fleet.call(0).await.status.is_success());
-    for (break_it, mend_it, error) in [
-        ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0", "OOM"),
-        ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE", "READONLY"),
-    ] {
-        redis.command(break_it).unwrap();
-        fleet.up(false).await;
-        let status = fleet.nodes[0].admin_page("/status").await.unwrap().json().unwrap();
-        let said = status["store"]["problem"].as_str().unwrap().to_uppercase();
-        assert!(said.contains(error), "{said}");
-        assert!(fleet.call(0).await.status.is_success(), "degraded serves");
-        redis.command(mend_it).unwrap();
-        fleet.up(true).await;
-        assert!(fleet.call(1).await.status.is_success());
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_slow_server_is_used_while_it_is_in_time_and_not_after() {
-    let redis = Redis::start().unwrap();
-    let way = redis.delayed().await.unwrap();
-    let fleet = Fleet::start(2, &way.url(), "").await;
-    way.set(Duration::from_millis(30));
-    fleet.hammer_for(3, Duration::from_secs(2)).await;
-    fleet.up(true).await;
-    assert!(fleet.used() <= LIMIT && fleet.used() > LIMIT / 4, "{}", fleet.used());
-    way.set(Duration::from_millis(600));
-    fleet.up(false).await;
-    way.set(Duration::ZERO);
-    fleet.up(true).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_node_starts_without_its_store_and_joins_later() {
-    let mut redis = Redis::start().unwrap();
-    redis.kill();
-    let fleet = Fleet::start(1, &redis.url(), "").await;
-    fleet.up(false).await;
-    assert!(fleet.call(0).await.status.is_success(), "its share is small, and there");
-    redis.restart().unwrap();
-    fleet.up(true).await;
-    fleet.hammer_for(6, Duration::from_secs(2)).await;
-    assert!(fleet.used() <= LIMIT && fleet.used() > LIMIT / 2, "{}", fleet.used());
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_changed_limit_holds_but_for_what_was_leased_before() {
     let redis = Redis::start().unwrap();
     let fleet = Fleet::start(2, &redis.url(), "").await;
@@ -341,4 +240,110 @@ async fn a_changed_limit_holds_but_for_what_was_leased_before() {
     let bound = fleet.bound().await;
     fleet.hammer_for(4, Duration::from_secs(2)).await;
     assert!(fleet.used() <= 3_000 + bound, "{} with {bound}", fleet.used());
+}
+
+/// Calls that are open until they are dropped.
+#[derive(Default)]
+struct OpenCalls(Vec<(Client, Streaming)>);
+
+impl OpenCalls {
+    /// Opens as many on a node as it lets in; gives the reason of the refusal.
+    async fn fill(&mut self, fleet: &Fleet, node: usize) -> String {
+        loop {
+            let mut body = user_says("tell me all of it");
+            body["stream"] = true.into();
+            body["max_tokens"] = json!(2_000);
+            let mut client = fleet.nodes[node].connect(Protocol::Http1).await.unwrap();
+            let mut answer = client.stream(chat("chat", &fleet.key, &body).unwrap()).await.unwrap();
+            if !answer.status.is_success() {
+                let text = answer.rest_text().await.unwrap();
+                let refusal: serde_json::Value = serde_json::from_str(&text).unwrap();
+                return refusal["error"].as_str().unwrap().to_owned();
+            }
+            self.0.push((client, answer));
+        }
+    }
+}
+
+const AT_ONCE: usize = 9;
+
+/// Nodes on which answers take minutes, with one limit for calls at once.
+async fn fleet_of_long_calls(nodes: usize, redis: &Redis) -> Fleet {
+    let limits = format!("[tiers.default]\ntokens_per_minute = 10000000\nconcurrent_calls = {AT_ONCE}\n");
+    let fleet = Fleet::start(nodes, &redis.url(), &limits).await;
+    let chunk_delay = Duration::from_millis(100);
+    fleet.azure.behave(Behaviour { tokens: 2_000, chunk_delay, ..Behaviour::default() });
+    fleet.up(true).await;
+    fleet
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_open_at_once_are_one_limit_for_the_fleet_and_slots_move_between_nodes() {
+    let redis = Redis::start().unwrap();
+    let fleet = fleet_of_long_calls(3, &redis).await;
+    let mut open: [OpenCalls; 3] = Default::default();
+    let sum = |open: &[OpenCalls; 3]| open.iter().map(|calls| calls.0.len()).sum::<usize>();
+    wait_until("every slot is taken", async || {
+        for (node, calls) in open.iter_mut().enumerate() {
+            let reason = calls.fill(&fleet, node).await;
+            assert_eq!(reason, "concurrency_limit");
+        }
+        assert!(sum(&open) <= AT_ONCE, "{} are open", sum(&open));
+        sum(&open) == AT_ONCE
+    })
+    .await
+    .unwrap();
+    // The last node gets what the others let go of.
+    open[0].0.clear();
+    open[1].0.clear();
+    wait_until("the slots have moved", async || {
+        open[2].fill(&fleet, 2).await;
+        assert!(open[2].0.len() <= AT_ONCE, "{} are open", open[2].0.len());
+        open[2].0.len() == AT_ONCE
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_slots_of_a_killed_node_come_back_when_its_lease_expires() {
+    let redis = Redis::start().unwrap();
+    let mut fleet = fleet_of_long_calls(2, &redis).await;
+    let mut lost = OpenCalls::default();
+    lost.fill(&fleet, 1).await;
+    assert_eq!(lost.0.len(), AT_ONCE);
+    Arc::into_inner(fleet.nodes.pop().unwrap()).unwrap().kill().unwrap();
+    let mut open = OpenCalls::default();
+    open.fill(&fleet, 0).await;
+    assert!(open.0.is_empty(), "the dead node's lease has not expired yet");
+    wait_until("its slots are back", async || {
+        open.fill(&fleet, 0).await;
+        open.0.len() == AT_ONCE
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_nodes_part_of_the_minute_comes_back_a_minute_after_its_lease_expired() {
+    let redis = Redis::start().unwrap();
+    let mut fleet = Fleet::start(2, &redis.url(), "").await;
+    fleet.up(true).await;
+    let mut body = user_says("tell me all of it");
+    body["max_tokens"] = json!(8_000);
+    let dead = fleet.nodes.pop().unwrap();
+    assert!(dead.call(chat("chat", &fleet.key, &body).unwrap()).await.unwrap().status.is_success());
+    let leased = whole(dead.metric("gateway_fleet_leased_tokens", &[]).await.unwrap());
+    assert!(leased > LIMIT / 4, "{leased}");
+    Arc::into_inner(dead).unwrap().kill().unwrap();
+    let killed = Instant::now();
+    fleet.hammer_for(6, Duration::from_secs(3)).await;
+    assert!(fleet.used() <= LIMIT - leased + 200, "{} with {leased} leased to the dead", fleet.used());
+    // The lease lasts for five seconds, and what may have been used of it counts for a minute more.
+    tokio::time::sleep_until((killed + Duration::from_secs(5 + 62)).into()).await;
+    let before = fleet.used();
+    fleet.hammer_for(6, Duration::from_secs(5)).await;
+    let used = fleet.used() - before;
+    assert!(used <= LIMIT, "{used} of {LIMIT} in a minute");
+    assert!(used > LIMIT - leased / 2, "{used} of {LIMIT}, of which {leased} were leased to the dead");
 }

@@ -1,5 +1,6 @@
 //! A Redis server for a fleet of gateways, and what can happen to one.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -13,6 +14,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::DEADLINE;
+use crate::certificate::Authority;
 
 /// A server that keeps nothing on disk; dropping it kills and reaps it.
 #[derive(Debug)]
@@ -20,6 +22,7 @@ pub struct Redis {
     process: Option<Child>,
     directory: TempDir,
     port: u16,
+    tls_port: Option<u16>,
 }
 
 /// A way to the server that takes its time.
@@ -35,32 +38,91 @@ impl Redis {
     /// # Errors
     /// When there is no `redis-server` (Debian package redis-server), or it does not answer in time.
     pub fn start() -> anyhow::Result<Self> {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-        let mut redis = Self { process: None, directory: TempDir::with_prefix("redis-")?, port };
+        Self::start_on(None)
+    }
+
+    /// Starts one that listens for TLS too, with the authority's certificate.
+    ///
+    /// # Errors
+    /// As for [`Redis::start`].
+    pub fn start_with_tls(authority: &Authority) -> anyhow::Result<Self> {
+        Self::start_on(Some(authority))
+    }
+
+    fn start_on(tls: Option<&Authority>) -> anyhow::Result<Self> {
+        let directory = TempDir::with_prefix("redis-")?;
+        let tls_port = tls.map(|_| free_port()).transpose()?;
+        if let Some(authority) = tls {
+            fs::write(directory.path().join("tls.crt"), authority.certificate_pem())?;
+            fs::write(directory.path().join("tls.key"), authority.private_key_pem())?;
+        }
+        let mut redis = Self { process: None, directory, port: free_port()?, tls_port };
         redis.restart()?;
         Ok(redis)
     }
 
-    /// Starts it again on its port, empty, after [`Redis::kill`].
+    /// Starts it again on its port after [`Redis::kill`]: with what it had at the last [`Redis::save`], or empty.
     ///
     /// # Errors
     /// As for [`Redis::start`].
     pub fn restart(&mut self) -> anyhow::Result<()> {
-        let port = self.port.to_string();
-        let child = Command::new("redis-server")
-            .args(["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "no"])
-            .current_dir(self.directory.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .context("redis-server, of the Debian package redis-server")?;
-        self.process = Some(child);
+        self.spawn(&[])?;
         let deadline = Instant::now() + DEADLINE;
         while self.command("PING").is_err() {
             anyhow::ensure!(Instant::now() < deadline, "redis-server does not answer");
             std::thread::yield_now();
         }
         Ok(())
+    }
+
+    /// Like [`Redis::restart`], but it takes a millisecond for each key to load what was saved, and answers LOADING
+    /// meanwhile; not waited for.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn restart_slowly(&mut self) -> anyhow::Result<()> {
+        self.spawn(&["--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024"])
+    }
+
+    /// Puts so many keys there that are of no use.
+    ///
+    /// # Errors
+    /// When it does not do it.
+    pub fn fill(&self, keys: u32) -> anyhow::Result<()> {
+        self.command(&format!("DEBUG POPULATE {keys}")).map(drop)
+    }
+
+    /// Has it write what it knows to its disk.
+    ///
+    /// # Errors
+    /// When it does not do it.
+    pub fn save(&self) -> anyhow::Result<()> {
+        self.command("SAVE").map(drop)
+    }
+
+    fn spawn(&mut self, more: &[&str]) -> anyhow::Result<()> {
+        let mut command = Command::new("redis-server");
+        command.args(["--bind", "127.0.0.1", "--port", &self.port.to_string()]);
+        command.args(["--save", "", "--appendonly", "no", "--enable-debug-command", "yes"]);
+        if let Some(port) = self.tls_port {
+            command.args(["--tls-port", &port.to_string(), "--tls-auth-clients", "no"]);
+            command.args(["--tls-cert-file", "tls.crt", "--tls-key-file", "tls.key"]);
+        }
+        let child = command
+            .args(more)
+            .current_dir(self.directory.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .context("redis-server, of the Debian package redis-server")?;
+        self.process = Some(child);
+        Ok(())
+    }
+
+    /// What a configuration calls it over TLS, where it listens for that.
+    #[must_use]
+    pub fn tls_url(&self) -> Option<String> {
+        self.tls_port.map(|port| format!("rediss://127.0.0.1:{port}/0"))
     }
 
     /// What a configuration calls it.
@@ -151,6 +213,10 @@ impl Delay {
     pub fn set(&self, delay: Duration) {
         self.milliseconds.store(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
+}
+
+fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
 async fn pass(client: tokio::net::TcpStream, server: SocketAddr, delay: &AtomicU64) -> std::io::Result<()> {

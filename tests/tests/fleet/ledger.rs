@@ -1,0 +1,115 @@
+//! What a fleet has used, asked of any node and of none.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway_tests::harness::{Gateway, Protocol, Redis, Site, chat, user_says, wait_until};
+use serde_json::Value;
+
+use super::Fleet;
+
+const CALLS: usize = 12;
+
+/// Plain calls and streams on every node.
+async fn calls(fleet: &Fleet) {
+    for node in &fleet.nodes {
+        let mut client = node.connect(Protocol::Http1).await.unwrap();
+        for number in 0..CALLS {
+            let mut body = user_says("tell me all of it");
+            body["stream"] = (number % 2 == 0).into();
+            body["max_tokens"] = 50.into();
+            let reply = client.send(chat("chat", &fleet.key, &body).unwrap()).await.unwrap();
+            assert!(reply.status.is_success(), "{reply:?}");
+        }
+    }
+}
+
+/// What `aoai-gateway usage` says.
+fn told(site: &Site) -> Value {
+    let by = "tenant,deployment,model,kind";
+    let output = site.run(&["usage", "--since", "1d", "--by", by, "--format", "json"]).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// What a node says at its admin address.
+async fn asked(node: &Gateway) -> Value {
+    let reply = node.admin_page("/usage?since=1d&by=tenant,deployment,model,kind").await.unwrap();
+    assert!(reply.status.is_success(), "{reply:?}");
+    reply.json().unwrap()
+}
+
+fn agrees_with_azure(fleet: &Fleet, usage: &Value) -> bool {
+    let (total, truth) = (&usage["total"], fleet.azure.all_totals());
+    total["calls"] == truth.calls
+        && total["prompt_tokens"] == truth.prompt_tokens
+        && total["completion_tokens"] == truth.generated_tokens
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ledger_of_a_fleet_agrees_with_prometheus_and_with_azure() {
+    let redis = Redis::start().unwrap();
+    let mut fleet = Fleet::start(3, &redis.url(), "").await;
+    fleet.up(true).await;
+    calls(&fleet).await;
+    wait_until("all nodes have written what they used", async || {
+        agrees_with_azure(&fleet, &asked(&fleet.nodes[1]).await)
+    })
+    .await
+    .unwrap();
+    let usage = asked(&fleet.nodes[0]).await;
+    assert_eq!(told(fleet.nodes[2].site()), usage);
+    let rows = usage["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 2, "one of answers in one piece, one of streams: {usage}");
+    for row in rows {
+        let labels = ["tenant", "deployment", "model", "kind"].map(|key| (key, row[key].as_str().unwrap()));
+        for (figure, metric) in [
+            ("prompt_tokens", "aoai_prompt_tokens_total"),
+            ("completion_tokens", "aoai_completion_tokens_total"),
+            ("tokens", "aoai_tokens_consumed_total"),
+        ] {
+            let mut sum = 0.0;
+            for node in &fleet.nodes {
+                sum += node.metric(metric, &labels).await.unwrap();
+            }
+            let exact = u32::try_from(row[figure].as_u64().unwrap()).unwrap();
+            assert!((sum - f64::from(exact)).abs() < 0.1, "{figure} of {row}: {sum}");
+        }
+    }
+
+    // The last calls of a node that stops in order are in it, and all of a killed one but the last second.
+    calls(&fleet).await;
+    let (stopped, killed) = (fleet.nodes.pop().unwrap(), fleet.nodes.pop().unwrap());
+    let (site, status) = Arc::into_inner(stopped).unwrap().terminate().unwrap();
+    assert!(status.success(), "{status}");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    Arc::into_inner(killed).unwrap().kill().unwrap();
+    let usage = told(&site);
+    assert!(agrees_with_azure(&fleet, &usage), "{usage} of {:?}", fleet.azure.all_totals());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_lost_the_ledger_is_told_again_and_an_outage_loses_nothing() {
+    let mut redis = Redis::start().unwrap();
+    let fleet = Fleet::start(2, &redis.url(), "").await;
+    fleet.up(true).await;
+    calls(&fleet).await;
+    assert!(!asked(&fleet.nodes[0]).await["rows"].as_array().unwrap().is_empty());
+    redis.kill();
+    fleet.up(false).await;
+    let refused = fleet.nodes[0].admin_page("/usage").await.unwrap();
+    assert_eq!(refused.status, 503, "{refused:?}");
+    let output = fleet.nodes[0].site().run(&["usage"]).unwrap();
+    assert!(!output.status.success());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.starts_with("error: store: redis://127.0.0.1:") && said.lines().count() == 1, "{said}");
+    // Served from each node's share, and counted.
+    calls(&fleet).await;
+    redis.restart().unwrap();
+    fleet.up(true).await;
+    wait_until("all of it is written again", async || {
+        agrees_with_azure(&fleet, &asked(&fleet.nodes[0]).await)
+    })
+    .await
+    .unwrap();
+}
