@@ -92,8 +92,8 @@ pub struct Tenant {
     tier: Arc<Tier>,
     /// Bodies of its requests that are being read.
     reading: AtomicU32,
-    /// Its series by deployment, made at its first call to each.
-    series: Box<[OnceLock<Arc<CallSeries>>]>,
+    /// Its series by deployment, made at its first call to each; the places for them at its first call.
+    series: OnceLock<Box<[OnceLock<Arc<CallSeries>>]>>,
 }
 
 /// A deployment as the data path sees it.
@@ -114,6 +114,8 @@ pub struct Deployment {
     /// Where it is, in the order in which they are tried.
     pub backends: Vec<Arc<Backend>>,
     place: usize,
+    /// How many places there are.
+    places: usize,
 }
 
 /// A body of a tenant's request that is being read.
@@ -240,6 +242,7 @@ impl Snapshot {
                         .cloned()
                         .collect(),
                     place,
+                    places: config.deployments.len(),
                 })
             })
             .collect();
@@ -258,7 +261,7 @@ impl Snapshot {
                     revoked: [KeySlot::Primary, KeySlot::Secondary].map(revoked),
                     tier: Arc::clone(&member.tier),
                     reading: AtomicU32::new(0),
-                    series: deployments.iter().map(|_| OnceLock::new()).collect(),
+                    series: OnceLock::new(),
                     name,
                 })
             })
@@ -373,6 +376,7 @@ impl Tenant {
     #[must_use]
     pub fn series(&self, deployment: &Deployment, metrics: &Metrics) -> Arc<CallSeries> {
         let make = || Arc::new(metrics.calls(&self.name, &deployment.name, &deployment.model));
-        self.series.get(deployment.place).map_or_else(make, |series| Arc::clone(series.get_or_init(make)))
+        let places = self.series.get_or_init(|| (0..deployment.places).map(|_| OnceLock::new()).collect());
+        places.get(deployment.place).map_or_else(make, |series| Arc::clone(series.get_or_init(make)))
     }
 }
