@@ -68,7 +68,7 @@ pub struct Fleet {
     link: Link,
     ledger: Ledger,
     clock: Clock,
-    /// Of each tenant, whose turn it is to talk to the store.
+    /// Of tenants that are talked about with the store, whose turn it is.
     turns: Mutex<HashMap<TenantName, Arc<tokio::sync::Mutex<()>>>>,
     nudge: mpsc::Sender<Arc<Tenant>>,
     nudged: tokio::sync::Mutex<mpsc::Receiver<Arc<Tenant>>>,
@@ -227,6 +227,8 @@ impl Fleet {
         while !renewals.is_empty() {
             finished(renewals.join_next().await)?;
         }
+        // Turns that nobody has or waits for need not be remembered.
+        self.turns.lock().retain(|_, turn| Arc::strong_count(turn) > 1);
         Ok(())
     }
 
