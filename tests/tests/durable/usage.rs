@@ -57,6 +57,7 @@ async fn the_ledger_agrees_with_prometheus_and_with_azure_in_every_format() {
     drop(client);
 
     let metrics = gateway.metrics().await.unwrap();
+    assert_eq!(metrics.series("gateway_store_age_seconds", &[]), 1);
     let running = json(gateway.site(), "tenant,deployment,model,kind");
     let rows = running["rows"].as_array().unwrap();
     assert_eq!(rows.len(), 7, "{running}");
@@ -76,6 +77,9 @@ async fn the_ledger_agrees_with_prometheus_and_with_azure_in_every_format() {
     assert_eq!(total["completion_tokens"], truth.generated_tokens);
     assert_eq!(total["reasoning_tokens"], 66);
     assert_eq!(total["cached_prompt_tokens"], 20);
+
+    let checkpoints = gateway.metric("gateway_store_checkpoint_seconds_count", &[]).await.unwrap();
+    assert!(checkpoints > 0.5, "the report has waited for one");
 
     // The same from the file, once nobody uses it, and in the other formats.
     let (site, _) = gateway.terminate().unwrap();
