@@ -7,7 +7,7 @@ mod cost;
 mod labels;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
