@@ -4,7 +4,7 @@ use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
-use gateway_ebpf::gcra::Word as _;
+use gateway_ebpf::gcra::{Rate, Word as _};
 use gateway_ebpf::maps::{Known, Limits};
 use gateway_ebpf::packet::{self, Skip};
 use gateway_ebpf::source::Source;
@@ -42,18 +42,19 @@ fn judge(ctx: &XdpContext) -> Verdict {
     let Some(source) = segment.path.source() else {
         return counted(Verdict::Unreadable);
     };
-    let penalty_end_ns = maps::penalty_end(&source);
-    if penalty_end_ns.is_none() && !segment.opening {
-        // Nearly every packet there is: it needs no clock.
-        return counted(Verdict::Established);
-    }
-    let now_ns = now_ns();
-    let verdict = if penalty_end_ns.is_some_and(|end_ns| now_ns < end_ns) {
-        Verdict::Penalised
-    } else if segment.opening {
-        open(limits, &source, now_ns)
+    let (verdict, now_ns) = if segment.opening {
+        let now_ns = now_ns();
+        (open(limits, &source, now_ns), now_ns)
     } else {
-        Verdict::Established
+        match maps::penalty_end(&source) {
+            // Nearly every packet there is: it needs no clock.
+            None => return counted(Verdict::Established),
+            Some(end_ns) => {
+                let now_ns = now_ns();
+                let over = now_ns >= end_ns;
+                (if over { Verdict::Established } else { Verdict::Penalised }, now_ns)
+            }
+        }
     };
     if !verdict.drops() {
         return counted(verdict);
@@ -76,18 +77,33 @@ fn counted(verdict: Verdict) -> Verdict {
 }
 
 /// Whether a source may open a connection, and takes it from its rate.
+///
+/// A flood's sources are known by their first drop. So they are looked for there first, and each drop after it takes one
+/// look-up. Nothing is taken from a rate for a packet that a penalty drops.
 #[inline(always)]
 fn open(limits: &Limits, source: &Source, now_ns: u64) -> Verdict {
     let rate = limits.connections;
-    if let Some((held, word)) = maps::known(source) {
-        return if held.load() >= limits.held {
-            Verdict::OverHeld
-        } else if rate.take(&word, now_ns) {
-            Verdict::Opened
-        } else {
-            Verdict::OverRate
-        };
+    let known = maps::known(source);
+    if let Some((held, word)) = known {
+        if held.load() >= limits.held {
+            return Verdict::OverHeld;
+        }
+        if rate.admit(word.load(), now_ns).is_none() {
+            return Verdict::OverRate;
+        }
     }
+    if maps::penalty_end(source).is_some_and(|end_ns| now_ns < end_ns) {
+        return Verdict::Penalised;
+    }
+    if let Some((_, word)) = known {
+        return if rate.take(&word, now_ns) { Verdict::Opened } else { Verdict::OverRate };
+    }
+    open_unknown(rate, source, now_ns)
+}
+
+/// The same for a source that never held a connection nor overran its rate so far.
+#[inline(always)]
+fn open_unknown(rate: Rate, source: &Source, now_ns: u64) -> Verdict {
     let Some(word) = maps::recent(source) else {
         // Where even this cannot be stored there is nothing to hold the source to.
         let _ = maps::remember_recent(source, rate.first(now_ns));
