@@ -36,6 +36,7 @@ fn main() -> ExitCode {
             verdicts::a_penalty_drops_every_packet_that_can_be_read,
         ),
         Test("a_penalty_ends_by_itself", verdicts::a_penalty_ends_by_itself),
+        Test("a_penalty_takes_nothing_from_a_rate", verdicts::a_penalty_takes_nothing_from_a_rate),
         Test(
             "a_burst_of_connections_passes_and_no_more",
             verdicts::a_burst_of_connections_passes_and_no_more,
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
             "a_flood_of_calls_is_shed_until_the_time_told",
             gateway::a_flood_of_calls_is_shed_until_the_time_told,
         ),
+        Test("over_ipv6_a_64_is_one_source", gateway::over_ipv6_a_64_is_one_source),
         Test(
             "a_flood_of_bad_keys_is_shed_and_let_in_again",
             gateway::a_flood_of_bad_keys_is_shed_and_let_in_again,

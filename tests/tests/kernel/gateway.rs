@@ -1,7 +1,7 @@
 //! The whole gateway on the real kernel: one caller abuses it, the other must not notice.
 
 use std::fs;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -57,6 +57,36 @@ pub(crate) fn a_flood_of_calls_is_shed_until_the_time_told() -> Result<()> {
         until("the penalty is taken out", || {
             Ok(stage.count("gateway_kernel_sources", ("state", "penalised"))? == 0)
         })
+    })
+}
+
+pub(crate) fn over_ipv6_a_64_is_one_source() -> Result<()> {
+    let stage = Stage::over_ipv6("calls_per_second = 10\ncall_burst = 20\n")?;
+    let abusive = &stage.net.abusive;
+    abusive.ip(&format!("addr add fd00:9:0:2:ffff::1/128 dev {UPLINK} nodad"))?;
+    stage.beside(&stage.net.honest, || {
+        let flood = stage.flood(abusive, &stage.abusive.primary, 1000)?;
+        let over = Instant::now() - SHED_AFTER;
+        let (last, served) = flood.replies.split_last().context("no answer at all")?;
+        ensure!(flood.shed && served.len() >= 20, "{} answers", flood.replies.len());
+        ensure!(served.iter().all(|reply| reply.status == 200));
+        ensure!(last.error().as_deref() == Some("source_limit"), "{last:?}");
+        let status = stage.status()?;
+        let top = status["top"].as_array().context("no sources")?;
+        let penalised = top.iter().find(|source| source["penaltySeconds"].as_f64().is_some());
+        ensure!(penalised.is_some_and(|source| source["source"] == "fd00:9:0:2::/64"), "{status:#}");
+        let neighbour = within(abusive, async || {
+            let socket = tokio::net::TcpSocket::new_v6()?;
+            socket.bind("[fd00:9:0:2:ffff::1]:0".parse()?)?;
+            Ok(tokio::time::timeout(IMPATIENCE, socket.connect(stage.address())).await.is_ok())
+        })?;
+        ensure!(!neighbour, "another address of the same /64");
+        let v4: SocketAddr = format!("10.9.0.1:{}", stage.address().port()).parse()?;
+        abusive
+            .run(|| Ok(TcpStream::connect_timeout(&v4, SHED_AFTER)?))
+            .context("by IPv4 it is another source")?;
+        pause((over + told(last)?).saturating_duration_since(Instant::now()));
+        stage.served(abusive, &stage.abusive.primary).context("back as told")
     })
 }
 
@@ -135,38 +165,61 @@ pub(crate) fn behind_one_address_the_honest_are_served_whatever_the_others_do() 
 pub(crate) fn broken_handshakes_and_requests_count() -> Result<()> {
     let stage = Stage::new("calls_per_second = 5000\ncall_burst = 10\nconnections_per_second = 1000\n")?;
     let abusive = &stage.net.abusive;
-    let no_tls = async || -> Result<()> {
-        let mut stream = tokio::net::TcpStream::connect(stage.address()).await?;
-        stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await?;
-        // An alert, or the end: either way it was judged.
-        drop(stream.read_to_end(&mut Vec::new()).await);
-        Ok(())
-    };
-    let no_http = async || -> Result<()> {
-        let mut stream = tls(&stage, tokio::net::TcpStream::connect(stage.address()).await?).await?;
-        stream.write_all(b"\x00\x01 not HTTP\r\n\r\n").await?;
-        drop(stream.read_to_end(&mut Vec::new()).await);
-        Ok(())
-    };
-    for broken in [true, false] {
+    for offence in [Offence::NoTls, Offence::NoHttp1, Offence::NoHttp2, Offence::BrokenHttp2] {
         stage.beside(&stage.net.honest, || {
             let before = within(abusive, async || {
                 for done in 0..100 {
-                    let offence = async { if broken { no_tls().await } else { no_http().await } };
-                    match tokio::time::timeout(SHED_AFTER, offence).await {
+                    match tokio::time::timeout(SHED_AFTER, offence.commit(&stage)).await {
                         Ok(done) => done?,
                         Err(_silence) => return Ok(done),
                     }
                 }
                 Ok(100)
             })?;
-            ensure!((12..=14).contains(&before), "shed after {before} (TLS: {broken})");
+            ensure!((12..=14).contains(&before), "{offence:?}: shed after {before}");
             let release = stage.command(&["kernel", "release", "10.9.0.2"])?;
             ensure!(String::from_utf8_lossy(&release.stdout).ends_with("is released\n"), "{release:?}");
             Ok(())
         })?;
     }
     Ok(())
+}
+
+/// Bytes that are not what was agreed on.
+#[derive(Debug, Clone, Copy)]
+enum Offence {
+    NoTls,
+    NoHttp1,
+    /// No client preface (RFC 9113, 3.4).
+    NoHttp2,
+    /// SETTINGS whose length is no multiple of 6 (RFC 9113, 6.5).
+    BrokenHttp2,
+}
+
+impl Offence {
+    /// Once, on a connection of its own.
+    async fn commit(self, stage: &Stage) -> Result<()> {
+        let mut tcp = tokio::net::TcpStream::connect(stage.address()).await?;
+        let (protocol, bytes): (&[u8], &[u8]) = match self {
+            Self::NoTls => {
+                tcp.write_all(b"GET / HTTP/1.1\r\n\r\n").await?;
+                // An alert, or the end: either way it was judged.
+                drop(tcp.read_to_end(&mut Vec::new()).await);
+                return Ok(());
+            }
+            Self::NoHttp1 => (b"http/1.1", b"\x00\x01 not HTTP\r\n\r\n"),
+            Self::NoHttp2 => (b"h2", b"GET / HTTP/1.1\r\nhost: gateway\r\n\r\n"),
+            Self::BrokenHttp2 => (
+                b"h2",
+                b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x05\x04\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00",
+            ),
+        };
+        let mut stream = tls(stage, tcp, protocol).await?;
+        stream.write_all(bytes).await?;
+        stream.flush().await?;
+        drop(stream.read_to_end(&mut Vec::new()).await);
+        Ok(())
+    }
 }
 
 pub(crate) fn a_flood_of_connections_reaches_no_worker() -> Result<()> {
@@ -210,7 +263,7 @@ pub(crate) fn clients_of_a_balancer_are_charged_by_the_address_it_names() -> Res
     let call = async |client: &str| -> Result<String> {
         let mut tcp = tokio::net::TcpStream::connect(stage.address()).await?;
         tcp.write_all(format!("PROXY TCP4 {client} 10.9.0.1 40000 443\r\n").as_bytes()).await?;
-        let mut stream = tls(&stage, tcp).await?;
+        let mut stream = tls(&stage, tcp, b"http/1.1").await?;
         let request = format!(
             "GET /openai/v1/models HTTP/1.1\r\nhost: gateway\r\napi-key: {}\r\nconnection: close\r\n\r\n",
             stage.abusive.primary
@@ -297,8 +350,9 @@ pub(crate) fn a_gateway_killed_under_flood_leaves_nothing() -> Result<()> {
 async fn tls(
     stage: &Stage,
     tcp: tokio::net::TcpStream,
+    protocol: &[u8],
 ) -> Result<tokio_rustls::client::TlsStream<tokio::net::TcpStream>> {
-    let config = stage.authority.client_config(&[b"http/1.1"])?;
+    let config = stage.authority.client_config(&[protocol])?;
     let name = ServerName::IpAddress(stage.address().ip().into());
     Ok(TlsConnector::from(std::sync::Arc::new(config)).connect(name, tcp).await?)
 }

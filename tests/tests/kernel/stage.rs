@@ -1,6 +1,6 @@
 //! The real gateway in front of a simulator, in the server's namespace, and its callers in theirs.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::Output;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use gateway_tests::certificate::Authority;
 use gateway_tests::harness::{Client, Config, Gateway, Keys, Protocol, Reply, Site, chat, user_says};
-use gateway_tests::netns::{Namespace, Net, SERVER_V4};
+use gateway_tests::netns::{Namespace, Net, SERVER_V4, SERVER_V6};
 use gateway_tests::simulator::{Options, Simulator};
 use serde_json::Value;
 
@@ -32,7 +32,7 @@ pub(crate) struct Stage {
     pub(crate) abusive: Keys,
     /// Of a tenant that may call three times a minute.
     pub(crate) spent: Keys,
-    port: u16,
+    address: SocketAddr,
     _azure: Simulator,
 }
 
@@ -52,9 +52,21 @@ impl Stage {
 
     /// The same with another piece of configuration.
     pub(crate) fn with(kernel: &str, piece: &str) -> Result<Self> {
-        let (net, port) = (Net::new()?, port());
+        Self::at(SocketAddr::new(Ipv4Addr::from(SERVER_V4).into(), port()), kernel, piece)
+    }
+
+    /// The same over IPv6: everybody calls by it.
+    pub(crate) fn over_ipv6(kernel: &str) -> Result<Self> {
+        Self::at(SocketAddr::new(SERVER_V6.parse()?, port()), kernel, "")
+    }
+
+    /// The gateway listens on every address of that family, or of both for IPv6, and callers use this one.
+    fn at(address: SocketAddr, kernel: &str, piece: &str) -> Result<Self> {
+        let net = Net::new()?;
+        let any = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let listen = SocketAddr::new(any, address.port());
         let own = format!(
-            "[listen]\naddress = \"0.0.0.0:{port}\"\n[admin]\naddress = \"127.0.0.1:9464\"\n\
+            "[listen]\naddress = \"{listen}\"\n[admin]\naddress = \"127.0.0.1:9464\"\n\
              [tiers.free]\nceiling = \"strict\"\n[tiers.few]\ncalls_per_minute = 3\n\
              [kernel]\nmode = \"required\"\nexempt = []\n{kernel}"
         );
@@ -76,7 +88,7 @@ impl Stage {
             honest: honest?,
             abusive: abusive?,
             spent: spent?,
-            port,
+            address,
             _azure: azure,
         };
         stage.until_ready()?;
@@ -94,8 +106,8 @@ impl Stage {
         self.gateway.as_ref().context("the gateway is gone")
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
-        SocketAddr::new(IpAddr::V4(Ipv4Addr::from(SERVER_V4)), self.port)
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Asks the gateway's admin side, from its own namespace.

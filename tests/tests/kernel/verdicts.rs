@@ -281,6 +281,29 @@ pub(crate) fn a_penalty_ends_by_itself() -> Result<()> {
     Ok(())
 }
 
+pub(crate) fn a_penalty_takes_nothing_from_a_rate() -> Result<()> {
+    let mut bench = Bench::new(&config(1, 5))?;
+    let syn = v4(&tcp(PORT, SYN));
+    for known in [false, true] {
+        if known {
+            bench.known()?.insert(Source::from_v4(THERE), Known { held: 1, word: 0 }, 0)?;
+        }
+        bench.programs.penalise(Source::from_v4(THERE), now_ns()? + HOUR_NS)?;
+        for _ in 0..10 {
+            ensure!(bench.run(&syn)? == Verdict::Penalised, "known: {known}");
+        }
+        bench.programs.pardon(Source::from_v4(THERE))?;
+        for _ in 0..5 {
+            ensure!(bench.run(&syn)? == Verdict::Opened, "known: {known}");
+        }
+    }
+    ensure!(bench.run(&syn)? == Verdict::OverRate);
+    bench.programs.penalise(Source::from_v4(THERE), now_ns()? + HOUR_NS)?;
+    ensure!(bench.run(&syn)? == Verdict::OverRate, "the first reason that is found counts");
+    ensure!(bench.run(&v4(&tcp(PORT, ACK)))? == Verdict::Penalised);
+    Ok(())
+}
+
 pub(crate) fn a_burst_of_connections_passes_and_no_more() -> Result<()> {
     // So slow that none is added while the test runs.
     let mut bench = Bench::new(&config(1, 20))?;
