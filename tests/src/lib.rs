@@ -8,3 +8,4 @@ pub mod netns;
 pub mod packets;
 pub mod runaway;
 pub mod simulator;
+pub mod tap;

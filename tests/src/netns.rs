@@ -98,7 +98,8 @@ pub struct Net {
     pub abusive: Namespace,
     /// 10.9.0.3, who does not.
     pub honest: Namespace,
-    switch: Namespace,
+    /// Holds the bridge and its ports: `port1` to the server, `port2` and `port3` to the clients.
+    pub switch: Namespace,
 }
 
 /// The server's IPv4 address.
@@ -165,15 +166,14 @@ impl Net {
         Ok(inside)
     }
 
-    /// Makes an address that the abusive client can send to and that nobody has: the switch drops what is sent there.
+    /// Makes an Ethernet address that nobody has, in the direction of one of the switch's ports: what comes in by that very
+    /// port and is sent there, the switch drops.
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn dead_end(&self) -> Result<[u8; 4]> {
-        self.abusive
-            .ip(&format!("neigh add 10.9.0.99 lladdr 02:00:00:00:00:99 dev {UPLINK} nud permanent"))?;
-        // Behind the very port that it comes in by.
-        self.switch.command("bridge fdb add 02:00:00:00:00:99 dev port2 master static")?;
-        Ok([10, 9, 0, 99])
+    pub fn dead_end(&self, port: u8) -> Result<[u8; 6]> {
+        self.switch
+            .command(&format!("bridge fdb add 02:00:00:00:00:9{port} dev port{port} master static"))?;
+        Ok([0x02, 0, 0, 0, 0, 0x90 | port])
     }
 }

@@ -36,7 +36,10 @@ pub const DESTINATION_OPTIONS: u8 = 60;
 /// IPv4 flag: more fragments follow.
 pub const MORE_FRAGMENTS: u16 = 0x2000;
 
-/// An Ethernet frame: tags from the outermost, then what they carry.
+/// The Ethernet address that [`ethernet`] sends to.
+pub const RECEIVER: &str = "02:00:00:00:00:01";
+
+/// An Ethernet frame to [`RECEIVER`]: tags from the outermost, then what they carry.
 #[must_use]
 pub fn ethernet(tags: &[u16], ethertype: u16, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0x02, 0, 0, 0, 0, 1, 0x02, 0, 0, 0, 0, 2];
@@ -144,6 +147,19 @@ pub fn seal(segment: &mut [u8], from: [u8; 4], to: [u8; 4]) {
     covered.extend(&*segment);
     let sum = checksum(&covered);
     segment[16..18].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// A flood's frames: SYNs from one address and all its ports, each of which the kernel would take.
+#[must_use]
+pub fn syns(from: [u8; 4], to: [u8; 4], port: u16) -> Vec<Vec<u8>> {
+    (1024..=u16::MAX)
+        .map(|own_port| {
+            let mut segment = tcp(port, SYN);
+            segment[..2].copy_from_slice(&own_port.to_be_bytes());
+            seal(&mut segment, from, to);
+            ethernet(&[], IPV4, &ipv4(from, to, &[], 0, TCP, &segment))
+        })
+        .collect()
 }
 
 /// The Internet checksum (RFC 1071).

@@ -206,7 +206,7 @@ fn is_root() -> bool {
 }
 
 /// The executable that a shell would find under `name`.
-fn on_path(name: &str) -> Option<PathBuf> {
+pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
     // Daemons live in sbin, which is not on every user's PATH.
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);

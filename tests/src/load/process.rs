@@ -3,7 +3,9 @@
 use std::fs;
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use crate::load::LoadError;
 
@@ -101,12 +103,30 @@ impl CoreTimes {
     }
 }
 
+/// Binds a thread, or the calling one, to a core. What it starts from then on is bound there too.
+///
+/// # Errors
+///
+/// [`LoadError::Io`] when there is no such thread, or it may not run there.
+pub fn pin(thread: Option<Pid>, core: usize) -> Result<(), LoadError> {
+    let mut cores = CpuSet::new();
+    cores.set(core);
+    Ok(sched_setaffinity(thread, &cores).map_err(std::io::Error::from)?)
+}
+
+/// The CPU time of the calling thread so far, in nanoseconds, what the kernel did for it included.
+pub fn thread_cpu_ns() -> u64 {
+    nanoseconds(clock_gettime(ClockId::ThreadCPUTime))
+}
+
 /// Nanoseconds of the system-wide monotonic clock, comparable between processes.
 pub fn monotonic_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-    let nanoseconds = u64::try_from(now.tv_nsec).unwrap_or(0);
-    seconds * 1_000_000_000 + nanoseconds
+    nanoseconds(clock_gettime(ClockId::Monotonic))
+}
+
+fn nanoseconds(time: Timespec) -> u64 {
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
 }
 
 /// `part` of `whole`, for counts far below 2^53.

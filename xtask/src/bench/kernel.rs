@@ -5,23 +5,25 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
+use crate::test::on_path;
 use crate::workspace::{Executables, Profile, root};
 
 /// Options of `cargo xtask bench kernel`; takes root.
 #[derive(Debug, Args)]
 pub(super) struct KernelArgs {
-    /// What is handed to the measuring program: `--rounds`, `--seconds`, `--flood-rate`, `--packets-only`
+    /// What is handed to the measuring program: `--rounds`, `--seconds`, `--flood-rate`, `--only`, `--json`; see `--help`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }
 
-/// Builds the measuring program optimised and runs it; its JSON goes to standard output.
+/// Builds the gateway and the measuring program optimised and runs that; its tables go to standard output.
 ///
 /// # Errors
 ///
 /// When it cannot be built, or does not succeed.
 pub(super) fn run(args: &KernelArgs) -> Result<()> {
-    let executables = Executables::build(&root()?, &["gateway-tests"], Profile::Release)?;
+    install_missing()?;
+    let executables = Executables::build(&root()?, &["gateway-tests", "gateway-user"], Profile::Release)?;
     let program = executables.path("kernel-bench")?;
     let status = Command::new(program)
         .args(&args.arguments)
@@ -30,3 +32,25 @@ pub(super) fn run(args: &KernelArgs) -> Result<()> {
     ensure!(status.success(), "the measurement ended with {status}");
     Ok(())
 }
+
+/// Installs what the measurement runs and this machine lacks.
+fn install_missing() -> Result<()> {
+    let missing = NEEDED.iter().filter(|(executable, _)| on_path(executable).is_none());
+    let packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let hint = format!("something is missing: apt-get install {}", packages.join(" "));
+    let installed = Command::new("apt-get")
+        .args(["install", "--yes", "--no-install-recommends"])
+        .args(&packages)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .status()
+        .with_context(|| hint.clone())?;
+    ensure!(installed.success(), hint);
+    Ok(())
+}
+
+/// Executables, and the Debian packages that have them.
+const NEEDED: [(&str, &str); 4] =
+    [("ip", "iproute2"), ("nft", "nftables"), ("iptables", "iptables"), ("ethtool", "ethtool")];

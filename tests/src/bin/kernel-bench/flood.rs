@@ -1,270 +1,269 @@
-//! An honest client's calls while another floods the port with SYNs.
+//! An honest client's calls to the gateway while another floods its port with SYNs.
 //!
-//! Everything runs on this machine: the flood's own price is in every figure, so it is measured too, sent where nothing
-//! listens.
+//! One core has the gateway and the interrupts of its network interface, as a machine of its own would; the other has
+//! everything else: the flood, the switch, the honest client and the upstream. So what the flood costs its sender is paid
+//! on another core than what it costs the gateway, and is measured as well, by a flood that the switch drops.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
-use std::process::{Child, Command, Stdio};
+mod gateway;
+mod honest;
+mod interrupts;
+mod sender;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use gateway_tests::netns::{ABUSIVE_V4, Namespace, Net, SERVER_V4};
-use gateway_tests::packets::{SYN, seal, tcp};
+use gateway_tests::load::process::{CoreTimes, fraction};
+use gateway_tests::netns::{ABUSIVE_V4, Net, SERVER_V4, UPLINK};
+use gateway_tests::packets::{RECEIVER, syns};
 use serde::Serialize;
-use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{Arguments, median};
+use self::gateway::Gateway;
+use self::honest::{Calls, Honest};
+use self::interrupts::Interrupts;
+use super::rules::{PORT, Shedding};
+use super::{Arguments, Cores, median};
 
-const PORT: u16 = 8443;
-/// Connections that the honest client keeps.
-const CONNECTIONS: usize = 4;
+/// What happens to whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+struct Scene {
+    flood: Flood,
+    shedding: Shedding,
+}
 
-/// Who sheds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Shedding {
-    /// There is no flood.
-    NoFlood,
-    /// The flood goes to an address that nobody has.
-    FloodElsewhere,
-    Nobody,
-    Nftables,
-    Iptables,
+enum Flood {
+    None,
+    /// To an Ethernet address that nobody has: the switch drops it.
+    Elsewhere,
     Gateway,
 }
 
-/// What one arrangement came to; medians of the rounds.
+const SCENES: [Scene; 7] = [
+    Scene { flood: Flood::None, shedding: Shedding::Nobody },
+    Scene { flood: Flood::None, shedding: Shedding::Gateway },
+    Scene { flood: Flood::Elsewhere, shedding: Shedding::Nobody },
+    Scene { flood: Flood::Gateway, shedding: Shedding::Nobody },
+    Scene { flood: Flood::Gateway, shedding: Shedding::Nftables },
+    Scene { flood: Flood::Gateway, shedding: Shedding::Iptables },
+    Scene { flood: Flood::Gateway, shedding: Shedding::Gateway },
+];
+
+/// What a scene came to; medians of the rounds.
 #[derive(Debug, Serialize)]
 pub(super) struct Line {
-    shedding: Shedding,
+    scene: Scene,
     calls_per_second: f64,
+    /// As a share of the calls without a flood and without the programs attached.
+    of_unloaded: f64,
     p99_us: f64,
-    /// New connections that the honest client could not make.
+    /// New connections that the honest client could not make, of all that it tried.
     failed_connections: u64,
+    tried_connections: u64,
+    gateway_core_busy: f64,
+    load_core_busy: f64,
     flood_packets_per_second: f64,
-    /// Processor time of the whole machine beyond `no_flood`'s, by flood packet.
-    cpu_ns_per_packet: f64,
+    /// What the gateway's core does for each packet of the flood, measured without calls; nothing where none arrives.
+    cpu_ns_per_packet: Option<f64>,
 }
 
 struct Round {
-    calls_per_second: f64,
-    p99_us: f64,
-    failed_connections: u64,
+    calls: Calls,
+    gateway_core_busy: f64,
+    load_core_busy: f64,
     sent_per_second: f64,
-    busy_ns_per_second: f64,
+    cpu_ns_per_packet: Option<f64>,
 }
 
-pub(super) fn measure(arguments: &Arguments) -> Result<Vec<Line>> {
-    let all = [
-        Shedding::NoFlood,
-        Shedding::FloodElsewhere,
-        Shedding::Nobody,
-        Shedding::Nftables,
-        Shedding::Iptables,
-        Shedding::Gateway,
-    ];
+/// How much of the flood that was asked for must arrive for a figure to count.
+const ENOUGH: f64 = 0.95;
+/// Until connections, caches and the flood's first burst are what they stay.
+const WARM_UP: Duration = Duration::from_millis(500);
+
+pub(super) fn measure(arguments: &Arguments, cores: Cores) -> Result<Vec<Line>> {
+    let mut rounds: Vec<(Scene, Vec<Round>)> = SCENES.map(|scene| (scene, Vec::new())).into();
     // Interleaved, so that what else the machine does falls on all alike.
-    let mut rounds: Vec<(Shedding, Vec<Round>)> = all.map(|shedding| (shedding, Vec::new())).into();
     for _ in 0..arguments.rounds {
-        for (shedding, done) in &mut rounds {
-            done.push(round(*shedding, arguments)?);
+        for (scene, done) in &mut rounds {
+            let round = round(*scene, arguments, cores);
+            done.push(round.with_context(|| format!("{}, {}", scene.flood.label(), scene.shedding.label()))?);
         }
     }
-    let middle =
-        |rounds: &[Round], of: fn(&Round) -> f64| median(rounds.iter().map(of).collect()).unwrap_or(0.0);
-    let idle = rounds.first().map_or(0.0, |(_, rounds)| middle(rounds, |round| round.busy_ns_per_second));
-    Ok(rounds
-        .into_iter()
-        .map(|(shedding, rounds)| {
-            let sent = middle(&rounds, |round| round.sent_per_second);
-            let busy = middle(&rounds, |round| round.busy_ns_per_second);
-            Line {
-                shedding,
-                calls_per_second: middle(&rounds, |round| round.calls_per_second),
-                p99_us: middle(&rounds, |round| round.p99_us),
-                failed_connections: rounds.iter().map(|round| round.failed_connections).sum(),
-                flood_packets_per_second: sent,
-                cpu_ns_per_packet: if sent > 0.0 { (busy - idle) / sent } else { 0.0 },
-            }
-        })
-        .collect())
+    let unloaded = rounds.first().map_or(0.0, |(_, rounds)| middle(rounds, |round| round.calls.per_second));
+    Ok(rounds.iter().map(|(scene, rounds)| Line::of(*scene, rounds, unloaded)).collect())
 }
 
-fn round(shedding: Shedding, arguments: &Arguments) -> Result<Round> {
-    let net = Net::new()?;
-    let mut server = Server::start(&net.server, shedding == Shedding::Gateway)?;
-    filter(&net.server, shedding)?;
-    let stop = AtomicBool::new(false);
-    let sent = AtomicU64::new(0);
-    let time = Duration::from_secs(arguments.seconds);
-    let outcome = thread::scope(|scope| {
-        if shedding != Shedding::NoFlood {
-            let target = if shedding == Shedding::FloodElsewhere { net.dead_end()? } else { SERVER_V4 };
-            let (stop, sent, net) = (&stop, &sent, &net);
-            scope.spawn(move || net.abusive.run(|| flood(target, arguments.flood_rate, stop, sent)));
+pub(super) fn table(lines: &[Line], rate: u64) -> String {
+    let mut text = format!(
+        "An honest client's calls under a flood of {rate} SYNs a second; ns are the gateway's core's, per SYN\n\
+         {:<46} {:>8} {:>5} {:>8} {:>9} {:>11} {:>6}\n",
+        "", "calls/s", "%", "p99 µs", "failed", "cores busy", "ns"
+    );
+    for line in lines {
+        let name = format!("{}; {}", line.scene.flood.label(), line.scene.name());
+        let failed = format!("{}/{}", line.failed_connections, line.tried_connections);
+        let busy = format!("{:.0} % {:.0} %", line.gateway_core_busy * 1e2, line.load_core_busy * 1e2);
+        let ns = line.cpu_ns_per_packet.map_or_else(|| "-".to_owned(), |ns| format!("{ns:.0}"));
+        text.push_str(&format!(
+            "{name:<46} {:>8.0} {:>5.1} {:>8.0} {failed:>9} {busy:>11} {ns:>6}\n",
+            line.calls_per_second,
+            line.of_unloaded * 1e2,
+            line.p99_us,
+        ));
+    }
+    text
+}
+
+impl Scene {
+    const fn name(self) -> &'static str {
+        match (self.flood, self.shedding) {
+            (Flood::None | Flood::Elsewhere, Shedding::Gateway) => "XDP attached",
+            (Flood::None | Flood::Elsewhere, _) => "XDP not attached",
+            (Flood::Gateway, shedding) => shedding.label(),
         }
-        let result = honest(&net.honest, time, &sent);
-        stop.store(true, Ordering::Relaxed);
-        result
-    });
-    server.stop()?;
-    outcome
+    }
 }
 
-/// Calls on kept connections as fast as they are answered, and ten new connections a second.
-fn honest(inside: &Namespace, time: Duration, sent: &AtomicU64) -> Result<Round> {
-    let server = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::from(SERVER_V4), PORT));
-    inside.run(|| {
-        let kept = (0..CONNECTIONS)
-            .map(|_| TcpStream::connect_timeout(&server, Duration::from_secs(20)))
-            .collect::<Result<Vec<_>, _>>()
-            .context("the honest client cannot connect")?;
-        let (busy_before, sent_before, started) = (busy_ns()?, sent.load(Ordering::Relaxed), Instant::now());
-        let until = started + time;
-        let (mut latencies, failed) = thread::scope(|scope| {
-            let callers: Vec<_> =
-                kept.into_iter().map(|stream| scope.spawn(move || calls(stream, until))).collect();
-            let failed = new_connections(server, until);
-            let latencies: Vec<u64> =
-                callers.into_iter().filter_map(|caller| caller.join().ok()).flatten().flatten().collect();
-            (latencies, failed)
+impl Flood {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::None => "no flood",
+            Self::Elsewhere => "flood elsewhere",
+            Self::Gateway => "flood",
+        }
+    }
+}
+
+impl Line {
+    fn of(scene: Scene, rounds: &[Round], unloaded: f64) -> Self {
+        let calls_per_second = middle(rounds, |round| round.calls.per_second);
+        Self {
+            scene,
+            calls_per_second,
+            of_unloaded: calls_per_second / unloaded,
+            p99_us: middle(rounds, |round| round.calls.p99_us),
+            failed_connections: rounds.iter().map(|round| round.calls.failed_connections).sum(),
+            tried_connections: rounds.iter().map(|round| round.calls.tried_connections).sum(),
+            gateway_core_busy: middle(rounds, |round| round.gateway_core_busy),
+            load_core_busy: middle(rounds, |round| round.load_core_busy),
+            flood_packets_per_second: middle(rounds, |round| round.sent_per_second),
+            cpu_ns_per_packet: median(rounds.iter().filter_map(|round| round.cpu_ns_per_packet).collect()),
+        }
+    }
+}
+
+fn middle(rounds: &[Round], of: fn(&Round) -> f64) -> f64 {
+    median(rounds.iter().map(of).collect()).unwrap_or(0.0)
+}
+
+fn round(scene: Scene, arguments: &Arguments, cores: Cores) -> Result<Round> {
+    let net = Net::new()?;
+    net.server.ip(&format!("link set {UPLINK} address {RECEIVER}"))?;
+    // Whoever floods does not answer, and what is sent to it is of no interest.
+    let unheard = text(net.dead_end(1)?);
+    net.server.ip(&format!("neigh add 10.9.0.2 lladdr {unheard} dev {UPLINK} nud permanent"))?;
+    let nobody = net.dead_end(2)?;
+    let interrupts = Interrupts::separate(&net, cores)?;
+    scene.shedding.apply(&net.server)?;
+    let gateway = Gateway::start(&net.server, scene.shedding == Shedding::Gateway, cores)?;
+    let frames = frames(scene.flood, nobody);
+    let (over, sent) = (AtomicBool::new(false), AtomicU64::new(0));
+    let time = Duration::from_secs(arguments.seconds);
+    thread::scope(|scope| {
+        let flood = (!frames.is_empty()).then(|| {
+            let (abusive, frames, over, sent) = (&net.abusive, &frames, &over, &sent);
+            scope.spawn(move || abusive.run(|| sender::flood(frames, arguments.flood_rate, over, sent)))
         });
-        let elapsed = started.elapsed().as_secs_f64();
-        latencies.sort_unstable();
-        let p99 = latencies.get(latencies.len() * 99 / 100).copied().context("no call was answered")?;
-        #[expect(clippy::cast_precision_loss, reason = "figures for people")]
-        Ok(Round {
-            calls_per_second: latencies.len() as f64 / elapsed,
-            p99_us: p99 as f64 / 1e3,
-            failed_connections: failed,
-            sent_per_second: (sent.load(Ordering::Relaxed) - sent_before) as f64 / elapsed,
-            busy_ns_per_second: (busy_ns()? - busy_before) as f64 / elapsed,
-        })
+        let window =
+            Window { interrupts: &interrupts, sent: &sent, rate: arguments.flood_rate, scene, cores };
+        let outcome = window.measure(&net, &gateway, time);
+        over.store(true, Ordering::Relaxed);
+        let sending = flood.map_or(Ok(Ok(())), thread::ScopedJoinHandle::join);
+        sending.unwrap_or_else(|panic| std::panic::resume_unwind(panic)).and(outcome)
     })
 }
 
-/// Nanoseconds from question to answer of every call.
-fn calls(mut stream: TcpStream, until: Instant) -> Result<Vec<u64>> {
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    let (mut latencies, mut buffer) = (Vec::new(), [0; 256]);
-    while Instant::now() < until {
-        let asked = Instant::now();
-        stream.write_all(&[7; 256])?;
-        stream.read_exact(&mut buffer)?;
-        latencies.push(u64::try_from(asked.elapsed().as_nanos())?);
-    }
-    Ok(latencies)
+/// What is looked at while a flood goes on.
+struct Window<'a> {
+    interrupts: &'a Interrupts,
+    sent: &'a AtomicU64,
+    rate: u64,
+    scene: Scene,
+    cores: Cores,
 }
 
-fn new_connections(server: SocketAddr, until: Instant) -> u64 {
-    let mut failed = 0;
-    while Instant::now() < until {
+impl Window<'_> {
+    fn measure(&self, net: &Net, gateway: &Gateway, time: Duration) -> Result<Round> {
+        let honest = Honest { gateway: gateway.address(), key: gateway.key(), warm_up: WARM_UP, time };
+        let (before, cores) = (self.passed_on(net)?, self.core_times()?);
         let started = Instant::now();
-        if TcpStream::connect_timeout(&server, Duration::from_millis(500)).is_err() {
-            failed += 1;
+        let calls = net.honest.run(|| honest.call())?;
+        let elapsed = started.elapsed().as_secs_f64();
+        let (after, cores_after) = (self.passed_on(net)?, self.core_times()?);
+        let sent_per_second = fraction(after.saturating_sub(before), 1) / elapsed;
+        if self.scene.flood != Flood::None {
+            self.enough("were sent", sent_per_second)?;
         }
-        thread::park_timeout(Duration::from_millis(100).saturating_sub(started.elapsed()));
-    }
-    failed
-}
-
-/// SYNs from one address and all its ports, at a steady rate.
-fn flood(target: [u8; 4], rate: u64, stop: &AtomicBool, sent: &AtomicU64) -> Result<()> {
-    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
-    let to = SocketAddrV4::new(Ipv4Addr::from(target), 0).into();
-    let packets: Vec<Vec<u8>> = (1024..=u16::MAX)
-        .map(|port| {
-            let mut packet = tcp(PORT, SYN);
-            packet[..2].copy_from_slice(&port.to_be_bytes());
-            seal(&mut packet, ABUSIVE_V4, target);
-            packet
-        })
-        .collect();
-    let (started, mut count) = (Instant::now(), 0_u64);
-    for packet in packets.iter().cycle() {
-        if stop.load(Ordering::Relaxed) {
-            break;
-        }
-        // What does not fit is not sent, and not counted.
-        if socket.send_to(packet, &to).is_ok() {
-            sent.fetch_add(1, Ordering::Relaxed);
-        }
-        count += 1;
-        if count.is_multiple_of(32) {
-            let due = started + Duration::from_nanos(count * 1_000_000_000 / rate);
-            thread::park_timeout(due.saturating_duration_since(Instant::now()));
-        }
-    }
-    Ok(())
-}
-
-/// What the machine's processors were busy with so far, in nanoseconds.
-fn busy_ns() -> Result<u64> {
-    let stat = std::fs::read_to_string("/proc/stat")?;
-    let line = stat.lines().next().context("no processors told")?;
-    let columns: Vec<u64> =
-        line.split_whitespace().skip(1).filter_map(|column| column.parse().ok()).collect();
-    // user, nice, system, idle, waiting, interrupts, soft interrupts; in hundredths of a second.
-    let [user, nice, system, _, _, hard, soft, ..] = columns.as_slice() else {
-        anyhow::bail!("/proc/stat reads {line:?}");
-    };
-    Ok((user + nice + system + hard + soft) * 10_000_000)
-}
-
-/// The same limit as the gateway's by other means.
-fn filter(server: &Namespace, shedding: Shedding) -> Result<()> {
-    let rules: &[&str] = match shedding {
-        Shedding::NoFlood | Shedding::FloodElsewhere | Shedding::Nobody | Shedding::Gateway => &[],
-        Shedding::Nftables => &[
-            "nft add table ip shed",
-            "nft add chain ip shed raw { type filter hook prerouting priority -300 ; }",
-            "nft add set ip shed sources { type ipv4_addr ; flags dynamic ; size 65536 ; timeout 1m ; }",
-            "nft add rule ip shed raw tcp dport 8443 tcp flags & (syn | ack) == syn add @sources { ip saddr limit rate \
-             over 50/second burst 100 packets } drop",
-        ],
-        Shedding::Iptables => &["iptables -w -t raw -A PREROUTING -p tcp --dport 8443 --syn -m hashlimit \
-             --hashlimit-above 50/second --hashlimit-burst 100 --hashlimit-mode srcip --hashlimit-name shed -j DROP"],
-    };
-    rules.iter().try_for_each(|rule| server.command(rule))
-}
-
-/// The `shedder` beside this program, listening in a namespace.
-struct Server {
-    child: Child,
-}
-
-impl Server {
-    fn start(inside: &Namespace, shedding: bool) -> Result<Self> {
-        let program = std::env::current_exe()?.with_file_name("shedder");
-        inside.run(|| {
-            let mut child = Command::new(&program)
-                .args(["--listen", "0.0.0.0:8443", "--shedding", if shedding { "on" } else { "off" }])
-                .stdout(Stdio::piped())
-                .spawn()
-                .with_context(|| format!("cannot start {}", program.display()))?;
-            let mut line = String::new();
-            BufReader::new(child.stdout.take().context("no output")?).read_line(&mut line)?;
-            ensure!(line.starts_with("ready "), "the server said {line:?}");
-            Ok(Self { child })
+        Ok(Round {
+            calls,
+            gateway_core_busy: cores_after[0].busy_since(&cores[0]),
+            load_core_busy: cores_after[1].busy_since(&cores[1]),
+            sent_per_second,
+            cpu_ns_per_packet: (self.scene.flood == Flood::Gateway)
+                .then(|| self.cpu_ns_per_packet(net, time))
+                .transpose()?,
         })
     }
 
-    fn stop(&mut self) -> Result<()> {
-        self.child.kill()?;
-        self.child.wait()?;
+    /// What the interface's interrupts take for each packet, when there is nothing but the flood.
+    fn cpu_ns_per_packet(&self, net: &Net, time: Duration) -> Result<f64> {
+        let before = (interrupts::arrived(&net.server)?, self.interrupts.cpu_ns()?);
+        let started = Instant::now();
+        pause(time / 2);
+        let after = (interrupts::arrived(&net.server)?, self.interrupts.cpu_ns()?);
+        let arrived = after.0 - before.0;
+        self.enough("arrived", fraction(arrived, 1) / started.elapsed().as_secs_f64())?;
+        Ok(fraction(after.1 - before.1, arrived))
+    }
+
+    /// How many packets were sent and not lost on the way for want of room.
+    fn passed_on(&self, net: &Net) -> Result<u64> {
+        let sent = self.sent.load(Ordering::Relaxed);
+        Ok(sent.saturating_sub(interrupts::lost(&net.switch)?))
+    }
+
+    fn enough(&self, what: &str, per_second: f64) -> Result<()> {
+        ensure!(
+            per_second >= ENOUGH * fraction(self.rate, 1),
+            "of {} packets a second {per_second:.0} {what}: ask for a rate that this machine can send, with --flood-rate",
+            self.rate
+        );
         Ok(())
     }
+
+    fn core_times(&self) -> Result<[CoreTimes; 2]> {
+        Ok([CoreTimes::of(self.cores.gateway)?, CoreTimes::of(self.cores.load)?])
+    }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Ended already, unless an error came first.
-        drop(self.child.kill());
-        drop(self.child.wait());
+fn frames(flood: Flood, nobody: [u8; 6]) -> Vec<Vec<u8>> {
+    let mut frames = if flood == Flood::None { Vec::new() } else { syns(ABUSIVE_V4, SERVER_V4, PORT) };
+    if flood == Flood::Elsewhere {
+        frames.iter_mut().filter_map(|frame| frame.first_chunk_mut()).for_each(|to| *to = nobody);
+    }
+    frames
+}
+
+fn text(address: [u8; 6]) -> String {
+    address.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// Waits out a time; a park may end sooner.
+fn pause(time: Duration) {
+    let started = Instant::now();
+    while let Some(left) = time.checked_sub(started.elapsed()).filter(|left| !left.is_zero()) {
+        thread::park_timeout(left);
     }
 }
