@@ -159,13 +159,14 @@ async fn serve_http2(
     until_drained!(builder.serve_connection(io, service), draining)
 }
 
-/// Boxed, so that its state is gone once the answer has begun: a stream lasts much longer than what leads to it.
+/// Boxed, so that its state is gone once the answer has begun: a stream lasts much longer than what leads to it. It is made
+/// where it stays, because it is large.
 fn answer(
     session: &Arc<Session>,
     request: Request<Incoming>,
 ) -> Pin<Box<impl Future<Output = Result<Response<ReplyBody>, Infallible>> + use<>>> {
-    let answering = pipeline::handle(Arc::clone(session), request);
-    Box::pin(async move { Ok(answering.await) })
+    let session = Arc::clone(session);
+    Box::pin(async move { Ok(pipeline::handle(session, request).await) })
 }
 
 /// [`LONGEST_HEAD`] as HTTP/2 counts it.
