@@ -18,7 +18,7 @@ pub enum Verdict {
     OverRate = 5,
     /// A connection more than the source may hold.
     OverHeld = 6,
-    /// Any packet of a source under penalty.
+    /// Any packet of a source under penalty, unless it opens a connection beyond a limit: that is found first.
     Penalised = 7,
 }
 
