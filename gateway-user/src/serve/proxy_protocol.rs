@@ -37,19 +37,18 @@ impl Header {
     /// Reads the header that these bytes begin with.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Self {
-        let header = HeaderResult::parse(bytes);
-        // The library takes a line of version 1 for wrong where it is cut between its words.
+        // The library takes some lines that are cut short for wrong, and some that are wrong for cut short.
         let is_line = bytes.starts_with(V1_START) || V1_START.starts_with(bytes);
-        let line_goes_on = is_line && bytes.len() < V1_LONGEST && memmem::find(bytes, b"\r\n").is_none();
-        if header.is_incomplete() || line_goes_on {
-            return Self::Incomplete;
+        if is_line && memmem::find(bytes, b"\r\n").is_none() {
+            return if bytes.len() < V1_LONGEST { Self::Incomplete } else { Self::Invalid };
         }
-        match header {
-            HeaderResult::V1(Ok(header)) => {
+        match HeaderResult::parse(bytes) {
+            HeaderResult::V1(Ok(header)) if header.header.ends_with("\r\n") => {
                 Self::Whole { length: header.header.len(), source: v1_source(&header.addresses) }
             }
             HeaderResult::V2(Ok(header)) => Self::Whole { length: header.len(), source: v2_source(&header) },
-            HeaderResult::V1(Err(_)) | HeaderResult::V2(Err(_)) => Self::Invalid,
+            HeaderResult::V2(Err(error)) if error.is_incomplete() => Self::Incomplete,
+            HeaderResult::V1(_) | HeaderResult::V2(Err(_)) => Self::Invalid,
         }
     }
 }
@@ -130,7 +129,9 @@ mod tests {
         {
             assert_eq!(Header::parse(bytes), Header::Invalid, "{bytes:?}");
         }
-        let endless = [b"PROXY TCP4 ".as_slice(), &[b'1'; 100]].concat();
-        assert_eq!(Header::parse(&endless), Header::Invalid);
+        for start in [b"PROXY TCP4 ".as_slice(), b"PROXY UNKNOWN\r"] {
+            let endless = [start, &[b'1'; 100]].concat();
+            assert_eq!(Header::parse(&endless), Header::Invalid, "{endless:?}");
+        }
     }
 }
