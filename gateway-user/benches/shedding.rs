@@ -1,6 +1,8 @@
 //! What it costs a call to be charged to its source and noted as served, without the kernel part: with one source, with one
 //! that every core hammers, and with as many as are remembered, at random.
 
+#![expect(clippy::unwrap_used, reason = "what cannot be set up cannot be measured")]
+
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
