@@ -2,6 +2,6 @@
 
 pub mod backend;
 pub(crate) mod connection;
-mod http1;
+pub mod http1;
 pub mod identity;
 pub(crate) mod pool;

@@ -9,6 +9,7 @@ mod packet;
 mod prompt;
 mod proxy_protocol;
 mod request;
+mod response;
 mod route;
 mod stream;
 mod usage;
@@ -23,12 +24,13 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     Target { name: "config", run: config::run },
     Target { name: "packet", run: packet::run },
     Target { name: "prompt", run: prompt::run },
     Target { name: "proxy_protocol", run: proxy_protocol::run },
     Target { name: "request", run: request::run },
+    Target { name: "response", run: response::run },
     Target { name: "route", run: route::run },
     Target { name: "stream", run: stream::run },
     Target { name: "usage", run: usage::run },

@@ -8,7 +8,7 @@ use super::{LONGEST_SIZE_LINE, LONGEST_TRAILERS, WireError};
 
 /// How a body is delimited, and how much of it is still to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Framing {
+pub enum Framing {
     /// So many bytes are to come.
     Length(u64),
     /// It comes in chunks (RFC 9112, 7.1).
@@ -19,7 +19,7 @@ pub(crate) enum Framing {
 
 /// Where a chunked body has got to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Chunk {
+pub enum Chunk {
     /// The line with the next chunk's size.
     Size,
     /// So many bytes of a chunk.
@@ -32,7 +32,7 @@ pub(crate) enum Chunk {
 
 /// What the bytes that were read say.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Piece {
+pub enum Piece {
     /// Some of the body, never empty.
     Data(Bytes),
     /// Nothing, until there are more.
@@ -43,7 +43,8 @@ pub(crate) enum Piece {
 
 impl Framing {
     /// A chunked body, from its start.
-    pub(crate) const fn chunked() -> Self {
+    #[must_use]
+    pub const fn chunked() -> Self {
         Self::Chunked(Chunk::Size)
     }
 
@@ -51,7 +52,7 @@ impl Framing {
     ///
     /// # Errors
     /// When they are not framed as they should be. Nothing can be read after that.
-    pub(crate) fn take(&mut self, read: &mut BytesMut) -> Result<Piece, WireError> {
+    pub fn take(&mut self, read: &mut BytesMut) -> Result<Piece, WireError> {
         match self {
             Self::Length(0) => Ok(Piece::End),
             Self::Length(left) => Ok(take_data(left, read)),
@@ -72,12 +73,12 @@ impl Chunk {
         loop {
             match self {
                 Self::Size => match httparse::parse_chunk_size(read) {
-                    Ok(Status::Complete((line, size))) => {
+                    Ok(Status::Complete((line, size))) if line <= LONGEST_SIZE_LINE => {
                         read.advance(line);
                         *self = if size == 0 { Self::Trailers(0) } else { Self::Data(size) };
                     }
-                    Ok(Status::Partial) if read.len() <= LONGEST_SIZE_LINE => return Ok(Piece::Incomplete),
-                    Ok(Status::Partial) | Err(_) => return Err(WireError::ChunkSize),
+                    Ok(Status::Partial) if read.len() < LONGEST_SIZE_LINE => return Ok(Piece::Incomplete),
+                    Ok(_) | Err(_) => return Err(WireError::ChunkSize),
                 },
                 Self::Data(left) => {
                     let piece = take_data(left, read);

@@ -12,12 +12,13 @@ use super::{Framing, LONGEST_HEAD, MOST_HEADERS, WireError};
 
 /// The head of a response.
 #[derive(Debug)]
-pub(crate) struct Head {
-    pub(crate) response: Response<()>,
+pub struct Head {
+    /// Its status and headers.
+    pub response: Response<()>,
     /// How its body is delimited.
-    pub(crate) framing: Framing,
+    pub framing: Framing,
     /// Whether another exchange may follow on the connection.
-    pub(crate) keep_alive: bool,
+    pub keep_alive: bool,
 }
 
 /// The head of a request whose body is of the given parts. `Content-Length` is the body's, whatever the headers say.
@@ -47,10 +48,14 @@ pub(crate) fn request_head(request: &Request<Vec<Bytes>>) -> Bytes {
 ///
 /// # Errors
 /// When it is not the head of a response, is too long, or does not tell where its body ends.
-pub(crate) fn take_head(read: &mut BytesMut) -> Result<Option<Head>, WireError> {
+pub fn take_head(read: &mut BytesMut) -> Result<Option<Head>, WireError> {
     loop {
         let Some(end) = memmem::find(read, END) else {
-            return if read.len() > LONGEST_HEAD { Err(WireError::HeadTooLong) } else { Ok(None) };
+            return if read.len() >= LONGEST_HEAD + END.len() {
+                Err(WireError::HeadTooLong)
+            } else {
+                Ok(None)
+            };
         };
         if end > LONGEST_HEAD {
             return Err(WireError::HeadTooLong);
