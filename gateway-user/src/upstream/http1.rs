@@ -5,7 +5,7 @@
 mod framing;
 mod head;
 
-pub use framing::{Framing, Piece};
+pub use framing::{Chunk, Framing, Piece};
 pub(crate) use head::request_head;
 pub use head::{Head, take_head};
 
