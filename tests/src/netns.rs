@@ -98,8 +98,7 @@ pub struct Net {
     pub abusive: Namespace,
     /// 10.9.0.3, who does not.
     pub honest: Namespace,
-    /// Holds the bridge and its ports: `port1` to the server, `port2` and `port3` to the clients.
-    pub switch: Namespace,
+    _switch: Namespace,
 }
 
 /// The server's IPv4 address.
@@ -136,7 +135,7 @@ impl Net {
             end.ip(&format!("link set {UPLINK} up"))?;
             end.ip(&format!("route add default via 10.9.0.{}", if number == 1 { 2 } else { 1 }))?;
         }
-        Ok(Self { server, abusive, honest, switch })
+        Ok(Self { server, abusive, honest, _switch: switch })
     }
 
     /// Puts two clients behind the abusive client's address, which translates theirs (NAT): the server sees one source.
@@ -164,16 +163,5 @@ impl Net {
             self.abusive.command(&format!("nft {words}"))?;
         }
         Ok(inside)
-    }
-
-    /// Makes an Ethernet address that nobody has, in the direction of one of the switch's ports: what comes in by that very
-    /// port and is sent there, the switch drops.
-    ///
-    /// # Errors
-    /// When it cannot be made.
-    pub fn dead_end(&self, port: u8) -> Result<[u8; 6]> {
-        self.switch
-            .command(&format!("bridge fdb add 02:00:00:00:00:9{port} dev port{port} master static"))?;
-        Ok([0x02, 0, 0, 0, 0, 0x90 | port])
     }
 }

@@ -2,7 +2,6 @@
 //!
 //! Run by `cargo xtask bench kernel`, which builds it optimised. Prints tables, or one JSON document.
 
-mod driver;
 mod flood;
 mod packets;
 mod rules;
@@ -14,15 +13,13 @@ use clap::Parser;
 use gateway_tests::load::process::pin;
 use serde::Serialize;
 
-use self::rules::Shedding;
-
 /// Measures the kernel programs.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Measurements of each kind, of which the median counts.
     #[arg(long, default_value = "5")]
     rounds: usize,
-    /// How long each flood is measured, in seconds.
+    /// How long an honest client's calls are measured with each flood and without, in seconds.
     #[arg(long, default_value = "2")]
     seconds: u64,
     /// Packets per second of the flood.
@@ -40,8 +37,6 @@ struct Arguments {
 enum Part {
     /// The XDP program alone.
     Packets,
-    /// A packet's way through a driver.
-    Driver,
     /// An honest client under a flood.
     Flood,
 }
@@ -49,16 +44,15 @@ enum Part {
 /// Where what runs.
 #[derive(Debug, Clone, Copy)]
 struct Cores {
-    /// Everything but the gateway: the flood, the switch, the honest client, the upstream.
+    /// The honest client and the upstream.
     load: usize,
-    /// The gateway and the interrupts of its network interface.
+    /// The gateway and its network card.
     gateway: usize,
 }
 
 #[derive(Debug, Serialize)]
 struct Report {
     packets: Option<Vec<packets::Line>>,
-    driver: Option<Vec<driver::Line>>,
     flood: Option<Vec<flood::Line>>,
 }
 
@@ -83,7 +77,6 @@ fn measure(arguments: &Arguments) -> Result<String> {
     let wanted = |part| arguments.only.is_none_or(|only| only == part);
     let report = Report {
         packets: wanted(Part::Packets).then(|| packets::measure(arguments.rounds)).transpose()?,
-        driver: wanted(Part::Driver).then(|| driver::measure(arguments.rounds)).transpose()?,
         flood: wanted(Part::Flood).then(|| flood::measure(arguments, cores)).transpose()?,
     };
     if arguments.json {
@@ -91,7 +84,6 @@ fn measure(arguments: &Arguments) -> Result<String> {
     }
     let tables = [
         report.packets.as_deref().map(packets::table),
-        report.driver.as_deref().map(driver::table),
         report.flood.as_deref().map(|lines| flood::table(lines, arguments.flood_rate)),
     ];
     Ok(tables.into_iter().flatten().collect::<Vec<_>>().join("\n"))

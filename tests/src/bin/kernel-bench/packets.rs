@@ -21,9 +21,8 @@ use nix::net::if_::if_nametoindex;
 use serde::Serialize;
 
 use super::median;
-use super::rules::PORT;
+use super::rules::{CARD, PORT};
 
-const TAP: &str = "card";
 const HERE: [u8; 4] = [192, 0, 2, 1];
 const SOURCES: [u32; 4] = [1, 1_000, USUAL, 1_000_000];
 /// So many fit in maps of their usual sizes, the smallest of which has room for 65,536.
@@ -69,8 +68,8 @@ const DROPPED: [Case; 3] = [
 
 pub(super) fn measure(rounds: usize) -> Result<Vec<Line>> {
     let alone = Namespace::new()?;
-    let tap = alone.run(|| Tap::new(TAP).context("cannot make a tap device"))?;
-    alone.ip(&format!("link set {TAP} address {RECEIVER} up"))?;
+    let tap = alone.run(|| Tap::new(CARD).context("cannot make a tap device"))?;
+    alone.ip(&format!("link set {CARD} address {RECEIVER} up"))?;
     alone.run(|| {
         let mut bench = Bench { tap, programs: Programs::load()?, rounds, random: 1 };
         let mut lines = Vec::new();
@@ -81,7 +80,7 @@ pub(super) fn measure(rounds: usize) -> Result<Vec<Line>> {
                 lines.push(bench.passed(case, sources)?);
             }
             bench.programs.set_limits(&limits(1, 1), PORT)?;
-            bench.programs.xdp()?.attach_to_if_index(if_nametoindex(TAP)?, XdpMode::Driver)?;
+            bench.programs.xdp()?.attach_to_if_index(if_nametoindex(CARD)?, XdpMode::Driver)?;
             for case in &DROPPED {
                 lines.push(bench.dropped(case, sources)?);
             }

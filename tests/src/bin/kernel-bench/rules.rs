@@ -4,6 +4,9 @@ use anyhow::Result;
 use gateway_tests::netns::Namespace;
 use serde::Serialize;
 
+/// The interface that the flood arrives at.
+pub(super) const CARD: &str = "card";
+
 /// Where the gateway listens.
 pub(super) const PORT: u16 = 8443;
 
@@ -37,11 +40,13 @@ impl Shedding {
                 "nft add table ip shed",
                 "nft add chain ip shed raw { type filter hook prerouting priority -300 ; }",
                 "nft add set ip shed sources { type ipv4_addr ; flags dynamic ; size 65536 ; timeout 1m ; }",
-                "nft add rule ip shed raw tcp dport 8443 tcp flags & (syn | ack) == syn add @sources { ip saddr limit rate \
+                "nft add rule ip shed raw iifname card tcp dport 8443 tcp flags & (syn | ack) == syn add @sources { ip saddr limit rate \
                  over 50/second burst 100 packets } drop",
             ],
-            Self::Iptables => &["iptables -w -t raw -A PREROUTING -p tcp --dport 8443 --syn -m hashlimit \
-                 --hashlimit-above 50/second --hashlimit-burst 100 --hashlimit-mode srcip --hashlimit-name shed -j DROP"],
+            Self::Iptables => {
+                &["iptables -w -t raw -A PREROUTING -i card -p tcp --dport 8443 --syn -m hashlimit \
+                 --hashlimit-above 50/second --hashlimit-burst 100 --hashlimit-mode srcip --hashlimit-name shed -j DROP"]
+            }
         };
         rules.iter().try_for_each(|rule| server.command(rule))
     }

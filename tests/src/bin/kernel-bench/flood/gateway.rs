@@ -11,7 +11,7 @@ use gateway_tests::load::certificate;
 use gateway_tests::netns::{Namespace, SERVER_V4};
 use tempfile::TempDir;
 
-use super::super::rules::PORT;
+use super::super::rules::{CARD, PORT};
 use super::pause;
 use crate::Cores;
 
@@ -156,6 +156,8 @@ ceiling = "strict"
 
 [kernel]
 mode = "{mode}"
+interface = "{CARD}"
+attach = "native"
 calls_per_second = 1000000
 call_burst = 1000000
 

@@ -2,41 +2,54 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use gateway_tests::load::LoadError;
 use gateway_tests::load::connection::{Connection, Request, Target};
 use gateway_tests::load::process::fraction;
 use gateway_tests::load::quantiles::Quantiles;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, interval, timeout};
+use tokio::time::{interval, timeout};
 
-/// Connections that are kept.
-const CONNECTIONS: usize = 16;
+use super::schedule::Schedule;
+
+/// Connections that are kept: enough to keep the gateway busy whatever a round trip takes.
+const CONNECTIONS: usize = 64;
 /// Between two new connections: ten a second, far less than any limit.
 const BETWEEN_NEW: Duration = Duration::from_millis(100);
 /// How long one may take. A SYN that is lost is sent again after a second.
 const PATIENCE: Duration = Duration::from_millis(800);
 
-/// Whom to call, and how long.
+/// Whom to call, and when.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Honest<'a> {
     pub(super) gateway: SocketAddr,
     pub(super) key: &'a str,
-    /// Not counted.
-    pub(super) warm_up: Duration,
-    /// Counted.
-    pub(super) time: Duration,
+    pub(super) schedule: Schedule,
 }
 
 /// What came of it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Calls {
-    pub(super) per_second: f64,
-    pub(super) p99_us: f64,
+    pub(super) unloaded: Answered,
+    pub(super) flooded: Answered,
+    /// Tried under the flood.
     pub(super) failed_connections: u64,
     pub(super) tried_connections: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Answered {
+    pub(super) per_second: f64,
+    pub(super) p99_us: f64,
+}
+
+/// Nanoseconds from question to answer of every call that counts.
+#[derive(Debug, Default)]
+struct Latencies {
+    unloaded: Vec<u32>,
+    flooded: Vec<u32>,
 }
 
 impl Honest<'_> {
@@ -49,26 +62,35 @@ impl Honest<'_> {
             for _ in 0..CONNECTIONS {
                 kept.push(connect(&target).await?);
             }
+            ensure!(Instant::now() < self.schedule.start(), "it took too long to connect");
             let request = Arc::new(Request::small(self.gateway, self.key));
-            let from = Instant::now() + self.warm_up;
-            let until = from + self.time;
             let mut callers = JoinSet::new();
             for connection in kept {
-                callers.spawn(calls(connection, Arc::clone(&request), from, until));
+                callers.spawn(calls(connection, Arc::clone(&request), self.schedule));
             }
-            let (failed_connections, tried_connections) = new_connections(&target, from, until).await;
-            let mut latencies = Vec::new();
+            let (failed_connections, tried_connections) = new_connections(&target, self.schedule).await;
+            let mut all = Latencies::default();
             while let Some(done) = callers.join_next().await {
-                latencies.extend(done??);
+                let some = done??;
+                all.unloaded.extend(some.unloaded);
+                all.flooded.extend(some.flooded);
             }
-            let quantiles = Quantiles::of(latencies)?;
+            let seconds = self.schedule.counted_seconds();
             Ok(Calls {
-                per_second: fraction(u64::try_from(quantiles.samples)?, 1) / self.time.as_secs_f64(),
-                p99_us: quantiles.p99_us,
+                unloaded: Answered::of(all.unloaded, seconds)?,
+                flooded: Answered::of(all.flooded, seconds)?,
                 failed_connections,
                 tried_connections,
             })
         })
+    }
+}
+
+impl Answered {
+    fn of(latencies: Vec<u32>, seconds: f64) -> Result<Self> {
+        let quantiles = Quantiles::of(latencies)?;
+        let count = fraction(u64::try_from(quantiles.samples)?, 1);
+        Ok(Self { per_second: count / seconds, p99_us: quantiles.p99_us })
     }
 }
 
@@ -82,38 +104,40 @@ async fn connect(target: &Target) -> Result<Connection> {
     None.context("the honest client cannot connect")
 }
 
-/// Nanoseconds from question to answer of every call that ended in time.
 async fn calls(
     mut connection: Connection,
     request: Arc<Request>,
-    from: Instant,
-    until: Instant,
-) -> Result<Vec<u32>, LoadError> {
-    let mut latencies = Vec::new();
+    schedule: Schedule,
+) -> Result<Latencies, LoadError> {
+    let mut latencies = Latencies::default();
     loop {
         let asked = Instant::now();
         connection.call(request.bytes(), |_body| ()).await?;
         let answered = Instant::now();
-        if answered >= until {
+        if answered >= schedule.end() {
             return Ok(latencies);
         }
-        if answered >= from {
-            latencies.push(u32::try_from((answered - asked).as_nanos()).unwrap_or(u32::MAX));
+        let latency = u32::try_from((answered - asked).as_nanos()).unwrap_or(u32::MAX);
+        match schedule.counted(answered) {
+            Some(false) => latencies.unloaded.push(latency),
+            Some(true) => latencies.flooded.push(latency),
+            None => {}
         }
     }
 }
 
-/// How many could not be made in time, and how many were tried.
-async fn new_connections(target: &Target, from: Instant, until: Instant) -> (u64, u64) {
+/// How many could not be made in time under the flood, and how many were tried.
+async fn new_connections(target: &Target, schedule: Schedule) -> (u64, u64) {
     let (mut failed, mut tried) = (0, 0);
     let mut pace = interval(BETWEEN_NEW);
     loop {
-        let now = pace.tick().await;
-        if now >= until {
+        let now = pace.tick().await.into_std();
+        if now >= schedule.end() {
             return (failed, tried);
         }
+        let flooded = schedule.counted(Instant::now()) == Some(true);
         let connected = timeout(PATIENCE, target.connect()).await;
-        if now >= from {
+        if flooded {
             tried += 1;
             failed += u64::from(!matches!(connected, Ok(Ok(_))));
         }
