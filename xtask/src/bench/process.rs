@@ -89,12 +89,12 @@ impl Drop for Pinned {
     }
 }
 
-/// `command` on one core, with files enough for thousands of connections, ahead of what else the machine does where
-/// this user may ask for that, and ended by the kernel if this process is killed before it can do so itself.
+/// `command` on one core, with files enough for thousands of connections, and ended by the kernel if this process is killed
+/// before it can do so itself. Not ahead of what else the machine does: ksoftirqd has to bring it its packets.
 pub(super) fn pinned(command: &Command, core: usize) -> Command {
     let mut pinned = Command::new("setpriv");
     // SIGTERM rather than SIGKILL, so that nginx takes its worker with it.
-    pinned.args(["--pdeathsig", "TERM", "prlimit", FILE_LIMIT, "nice", NICENESS]);
+    pinned.args(["--pdeathsig", "TERM", "prlimit", FILE_LIMIT]);
     pinned.args(["taskset", "--cpu-list", &core.to_string()]);
     pinned.arg(command.get_program()).args(command.get_args());
     pinned
@@ -108,4 +108,3 @@ fn pause() {
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 const FILE_LIMIT: &str = "--nofile=16384";
-const NICENESS: &str = "--adjustment=-15";
