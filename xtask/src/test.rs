@@ -54,7 +54,7 @@ const STEPS: &[Step] = &[
 /// What `cargo xtask test` is told on the command line.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Run only this step; may be given several times
+    /// Run only this step; may be given several times. The step `setup` installs what others need: after an update, name it too
     #[arg(long, value_name = "STEP")]
     only: Vec<String>,
     /// Show the steps and stop
