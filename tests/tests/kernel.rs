@@ -28,75 +28,47 @@ use libtest_mimic::{Arguments, Failed, Trial};
 
 struct Test(&'static str, fn() -> Result<()>);
 
+/// Tests, each with its own name.
+macro_rules! tests {
+    ($($module:ident::$name:ident),* $(,)?) => { [$(Test(stringify!($name), $module::$name)),*] };
+}
+
 fn main() -> ExitCode {
-    let tests = [
-        Test("every_packet_shape_gets_its_verdict", verdicts::every_packet_shape_gets_its_verdict),
-        Test(
-            "a_penalty_drops_every_packet_that_can_be_read",
-            verdicts::a_penalty_drops_every_packet_that_can_be_read,
-        ),
-        Test("a_penalty_ends_by_itself", verdicts::a_penalty_ends_by_itself),
-        Test("a_penalty_takes_nothing_from_a_rate", verdicts::a_penalty_takes_nothing_from_a_rate),
-        Test(
-            "a_burst_of_connections_passes_and_no_more",
-            verdicts::a_burst_of_connections_passes_and_no_more,
-        ),
-        Test("an_exempt_network_is_never_dropped", verdicts::an_exempt_network_is_never_dropped),
-        Test("random_bytes_are_dropped_only_for_cause", verdicts::random_bytes_are_dropped_only_for_cause),
-        Test("made_up_sources_evict_nobody_known", verdicts::made_up_sources_evict_nobody_known),
-        Test("drops_are_sampled_off_the_fast_path", verdicts::drops_are_sampled_off_the_fast_path),
-        Test(
-            "a_connection_flood_is_shed_and_its_neighbour_served",
-            flood::a_connection_flood_is_shed_and_its_neighbour_served,
-        ),
-        Test("hoarded_connections_are_bounded", flood::hoarded_connections_are_bounded),
-        Test("a_penalised_source_is_silent_until_its_end", flood::a_penalised_source_is_silent_until_its_end),
-        Test("a_released_source_is_served_at_once", flood::a_released_source_is_served_at_once),
-        Test("limits_change_without_detaching", flood::limits_change_without_detaching),
-        Test("ipv6_is_shed_by_its_64", flood::ipv6_is_shed_by_its_64),
-        Test("every_way_to_close_is_counted", held::every_way_to_close_is_counted),
-        Test("a_killed_process_leaves_nothing_attached", lifetime::a_killed_process_leaves_nothing_attached),
-        Test("what_is_in_the_way_is_said", lifetime::what_is_in_the_way_is_said),
-        Test("a_renamed_interface_stays_protected", lifetime::a_renamed_interface_stays_protected),
-        Test(
-            "a_lost_interface_is_attached_when_it_is_back",
-            lifetime::a_lost_interface_is_attached_when_it_is_back,
-        ),
-        Test("maps_work_without_privileges", lifetime::maps_work_without_privileges),
-        Test(
-            "a_flood_of_calls_is_shed_until_the_time_told",
-            gateway::a_flood_of_calls_is_shed_until_the_time_told,
-        ),
-        Test("over_ipv6_a_64_is_one_source", gateway::over_ipv6_a_64_is_one_source),
-        Test(
-            "a_flood_of_bad_keys_is_shed_and_let_in_again",
-            gateway::a_flood_of_bad_keys_is_shed_and_let_in_again,
-        ),
-        Test(
-            "an_exhausted_tenant_that_hammers_is_shed_until_it_may_come_back",
-            gateway::an_exhausted_tenant_that_hammers_is_shed_until_it_may_come_back,
-        ),
-        Test(
-            "behind_one_address_the_honest_are_served_whatever_the_others_do",
-            gateway::behind_one_address_the_honest_are_served_whatever_the_others_do,
-        ),
-        Test("broken_handshakes_and_requests_count", gateway::broken_handshakes_and_requests_count),
-        Test("a_flood_of_connections_reaches_no_worker", gateway::a_flood_of_connections_reaches_no_worker),
-        Test("whoever_hoards_connections_gets_no_more", gateway::whoever_hoards_connections_gets_no_more),
-        Test(
-            "clients_of_a_balancer_are_charged_by_the_address_it_names",
-            gateway::clients_of_a_balancer_are_charged_by_the_address_it_names,
-        ),
-        Test("limits_reload_without_privileges", gateway::limits_reload_without_privileges),
-        Test(
-            "a_gateway_killed_under_flood_leaves_nothing",
-            gateway::a_gateway_killed_under_flood_leaves_nothing,
-        ),
-        Test("loopback_is_attached_in_the_stack", lifetime::loopback_is_attached_in_the_stack),
-        Test(
-            "a_virtual_machines_identity_is_asked_for_where_instance_metadata_is",
-            identity::a_virtual_machines_identity_is_asked_for_where_instance_metadata_is,
-        ),
+    let tests = tests![
+        verdicts::every_packet_shape_gets_its_verdict,
+        verdicts::a_penalty_drops_every_packet_that_can_be_read,
+        verdicts::a_penalty_ends_by_itself,
+        verdicts::a_penalty_takes_nothing_from_a_rate,
+        verdicts::a_burst_of_connections_passes_and_no_more,
+        verdicts::an_exempt_network_is_never_dropped,
+        verdicts::random_bytes_are_dropped_only_for_cause,
+        verdicts::made_up_sources_evict_nobody_known,
+        verdicts::drops_are_sampled_off_the_fast_path,
+        flood::a_connection_flood_is_shed_and_its_neighbour_served,
+        flood::hoarded_connections_are_bounded,
+        flood::a_penalised_source_is_silent_until_its_end,
+        flood::a_released_source_is_served_at_once,
+        flood::limits_change_without_detaching,
+        flood::ipv6_is_shed_by_its_64,
+        held::every_way_to_close_is_counted,
+        lifetime::a_killed_process_leaves_nothing_attached,
+        lifetime::what_is_in_the_way_is_said,
+        lifetime::a_renamed_interface_stays_protected,
+        lifetime::a_lost_interface_is_attached_when_it_is_back,
+        lifetime::maps_work_without_privileges,
+        gateway::a_flood_of_calls_is_shed_until_the_time_told,
+        gateway::over_ipv6_a_64_is_one_source,
+        gateway::a_flood_of_bad_keys_is_shed_and_let_in_again,
+        gateway::an_exhausted_tenant_that_hammers_is_shed_until_it_may_come_back,
+        gateway::behind_one_address_the_honest_are_served_whatever_the_others_do,
+        gateway::broken_handshakes_and_requests_count,
+        gateway::a_flood_of_connections_reaches_no_worker,
+        gateway::whoever_hoards_connections_gets_no_more,
+        gateway::clients_of_a_balancer_are_charged_by_the_address_it_names,
+        gateway::limits_reload_without_privileges,
+        gateway::a_gateway_killed_under_flood_leaves_nothing,
+        lifetime::loopback_is_attached_in_the_stack,
+        identity::a_virtual_machines_identity_is_asked_for_where_instance_metadata_is,
     ];
     let missing = missing_privileges();
     let in_ci = std::env::var("CI").is_ok_and(|value| value == "true");

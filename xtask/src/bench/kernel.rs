@@ -52,5 +52,4 @@ fn install_missing() -> Result<()> {
 }
 
 /// Executables, and the Debian packages that have them.
-const NEEDED: [(&str, &str); 4] =
-    [("ip", "iproute2"), ("nft", "nftables"), ("iptables", "iptables"), ("ethtool", "ethtool")];
+const NEEDED: [(&str, &str); 3] = [("ip", "iproute2"), ("nft", "nftables"), ("iptables", "iptables")];

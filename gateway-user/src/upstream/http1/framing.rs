@@ -56,7 +56,8 @@ impl Framing {
         match self {
             Self::Length(0) => Ok(Piece::End),
             Self::Length(left) => Ok(take_data(left, read)),
-            Self::UntilClose => Ok(take_data(&mut u64::MAX.clone(), read)),
+            Self::UntilClose if read.is_empty() => Ok(Piece::Incomplete),
+            Self::UntilClose => Ok(Piece::Data(read.split().freeze())),
             Self::Chunked(chunk) => {
                 let piece = chunk.take(read)?;
                 if piece == Piece::End {
