@@ -133,19 +133,31 @@ pub const fn hour_of(utc_seconds: u64) -> u64 {
 pub struct Pending {
     /// What each counter showed when it was last looked at, by its place among the counters.
     seen: Vec<Sums>,
-    rows: HashMap<(u64, Key), Row>,
+    rows: HashMap<(u64, Key), Progress>,
 }
 
-/// One row of the store, for as long as more may be added to it.
+/// A row of the store.
 ///
 /// The store is given the whole row each time: a write whose outcome is unknown can be done again.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
+    /// The hour.
+    pub(crate) hour: u64,
+    /// What it is about.
+    pub(crate) key: Key,
+    /// All of that hour.
+    pub(crate) sums: Sums,
+}
+
+/// How far a row has come, for as long as more may be added to it.
+#[derive(Debug, Default)]
+struct Progress {
     /// What the store had before this process; `None` until that was read.
-    pub(crate) before: Option<Sums>,
+    before: Option<Sums>,
     /// What this process has added.
-    pub(crate) added: Sums,
-    pub(crate) written: bool,
+    added: Sums,
+    /// How much of that is in the store.
+    written: Sums,
 }
 
 impl Pending {
@@ -161,50 +173,62 @@ impl Pending {
                 self.seen[place] = now;
                 let row = self.rows.entry((hour, key.clone())).or_default();
                 row.added = row.added.plus(added);
-                row.written = false;
             }
         }
     }
 
-    /// Whether there is anything to be written.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.rows.values().all(|row| row.written)
+    /// Looks up what the store has of rows that are new here.
+    pub(crate) fn look_up<E>(
+        &mut self,
+        mut stored: impl FnMut(u64, &Key) -> Result<Sums, E>,
+    ) -> Result<(), E> {
+        for ((hour, key), row) in &mut self.rows {
+            if row.before.is_none() {
+                row.before = Some(stored(*hour, key)?);
+            }
+        }
+        Ok(())
     }
 
-    /// What is to be written: each row's place, and the row.
-    pub(crate) fn rows(&mut self) -> impl Iterator<Item = (u64, &Key, &mut Row)> {
-        self.rows.iter_mut().filter(|(_, row)| !row.written).map(|((hour, key), row)| (*hour, key, row))
+    /// What is to be written.
+    pub(crate) fn rows(&self) -> Vec<Row> {
+        let unwritten = self.rows.iter().filter(|(_, row)| row.written != row.added);
+        unwritten.map(|((hour, key), row)| Row { hour: *hour, key: key.clone(), sums: row.sums() }).collect()
     }
 
     /// The store may have lost what it had: all that is remembered is to be written again.
     pub(crate) fn repeat(&mut self) {
-        self.rows.values_mut().for_each(|row| row.written = false);
+        self.rows.values_mut().for_each(|row| row.written = Sums::default());
     }
 
     /// Drops the rows of hours before `hour`; gives what of them was not written.
     pub(crate) fn forget(&mut self, hour: u64) -> Sums {
         let mut lost = Sums::default();
         self.rows.retain(|(of, _), row| {
-            if *of < hour && !row.written {
-                lost = lost.plus(row.added);
+            if *of < hour {
+                lost = lost.plus(row.added.since(row.written));
             }
             *of >= hour
         });
         lost
     }
 
-    /// All of it is in the store. Rows of hours before `hour` are not added to any more.
-    pub(crate) fn written(&mut self, hour: u64) {
-        self.rows.retain(|(of, _), row| {
-            row.written = true;
-            *of >= hour
-        });
+    /// These rows are in the store. Those of hours before `hour` are not added to any more, and dropped once they are
+    /// whole there.
+    pub(crate) fn written(&mut self, rows: &[Row], hour: u64) {
+        for Row { hour, key, sums } in rows {
+            // The key is what a map's entry is found by; there is no borrowed form of the pair.
+            if let Some(row) = self.rows.get_mut(&(*hour, key.clone())) {
+                row.written = sums.since(row.before.unwrap_or_default());
+            }
+        }
+        self.rows.retain(|(of, _), row| *of >= hour || row.written != row.added);
     }
 }
 
-impl Row {
+impl Progress {
     /// The row as it is to be written.
-    pub(crate) fn sums(&self) -> Sums {
+    fn sums(&self) -> Sums {
         self.before.unwrap_or_default().plus(self.added)
     }
 }
@@ -226,6 +250,17 @@ mod tests {
         Sums { calls, prompt: Tokens::new(calls * 10), cost: NanoDollars::new(calls * 3), ..Sums::default() }
     }
 
+    /// The hour, the tenant and the calls of each row.
+    fn rows(pending: &Pending) -> Vec<(u64, String, u64)> {
+        let mut rows: Vec<_> = pending
+            .rows()
+            .into_iter()
+            .map(|row| (row.hour, row.key.tenant.as_str().to_owned(), row.sums.calls))
+            .collect();
+        rows.sort();
+        rows
+    }
+
     #[test]
     fn each_addition_is_taken_once_and_stays_until_it_is_written() {
         let (acme, widgets) = (key("acme"), key("widgets"));
@@ -233,16 +268,32 @@ mod tests {
         pending.collect(7, [(&acme, sums(2))].into_iter());
         pending.collect(7, [(&acme, sums(5)), (&widgets, sums(1))].into_iter());
         pending.collect(8, [(&acme, sums(6)), (&widgets, sums(1))].into_iter());
-        let mut rows: Vec<_> =
-            pending.rows().map(|(hour, key, row)| (hour, key.clone(), row.sums().calls)).collect();
-        rows.sort();
-        assert_eq!(rows, [(7, acme.clone(), 5), (7, widgets.clone(), 1), (8, acme.clone(), 1)]);
+        let row = |hour, tenant: &str, calls| (hour, tenant.to_owned(), calls);
+        assert_eq!(rows(&pending), [row(7, "acme", 5), row(7, "widgets", 1), row(8, "acme", 1)]);
 
-        pending.written(8);
-        assert!(pending.is_empty());
+        pending.written(&pending.rows(), 8);
+        assert_eq!(rows(&pending), []);
         pending.collect(8, [(&acme, sums(8)), (&widgets, sums(1))].into_iter());
-        let rows: Vec<_> =
-            pending.rows().map(|(hour, key, row)| (hour, key.clone(), row.sums().calls)).collect();
-        assert_eq!(rows, [(8, acme, 3)], "the whole row of the running hour, and nothing of past ones");
+        assert_eq!(
+            rows(&pending),
+            [row(8, "acme", 3)],
+            "the whole row of the running hour, none of past ones"
+        );
+    }
+
+    #[test]
+    fn what_is_added_while_a_row_is_being_written_is_written_after_it() {
+        let acme = key("acme");
+        let mut pending = Pending::default();
+        pending.collect(7, [(&acme, sums(2))].into_iter());
+        pending.look_up(|_, _| Ok::<_, ()>(sums(10))).unwrap();
+        let writing = pending.rows();
+        pending.collect(7, [(&acme, sums(3))].into_iter());
+        pending.collect(8, [(&acme, sums(3))].into_iter());
+        pending.written(&writing, 8);
+        let row = |hour, tenant: &str, calls| (hour, tenant.to_owned(), calls);
+        assert_eq!(rows(&pending), [row(7, "acme", 13)], "with what the store had before");
+        pending.written(&pending.rows(), 8);
+        assert_eq!(pending.forget(9), Sums::default());
     }
 }

@@ -59,8 +59,10 @@ pub struct Metrics {
     pub store_up: Gauge,
     /// From the start of a checkpoint to the store's having it.
     pub store_checkpoint: Histogram,
-    /// When the last checkpoint that the store has was started, by the process's own clock: what was counted before is kept.
+    /// When the last checkpoint was started that outlives the process, by the process's own clock.
     pub store_kept_at_ms: AtomicU64,
+    /// When the last checkpoint was started that is on the store's disk, by the process's own clock.
+    pub store_on_disk_at_ms: AtomicU64,
 }
 
 /// The series of one tenant and deployment.
@@ -169,6 +171,7 @@ impl Metrics {
                 &STORE_TIME,
             ),
             store_kept_at_ms: AtomicU64::new(0),
+            store_on_disk_at_ms: AtomicU64::new(0),
         }
     }
 

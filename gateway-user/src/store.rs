@@ -1,13 +1,16 @@
 //! Where budgets and the ledger survive a stop, a crash and a power cut: an embedded database in a directory.
 //!
 //! Calls count in memory and wait for no disk. A thread of its own ([`Writer`]) takes what has changed twice a second
-//! and commits it in one transaction, so that a crash loses less than a second. Only a refusal waits, for the short time
-//! until the books that it rests on are on the disk: what a caller was once refused, no restart lets through.
+//! and has it committed in one transaction. Where the disk takes longer than that, what has changed goes to a journal that
+//! waits for no disk, so that a killed process loses less than a second whatever the disk does. Only a refusal waits, for
+//! the short time until the books that it rests on are kept: what a caller was once refused, no restart lets through.
 
 mod books;
+mod database;
 mod error;
 mod owner;
 mod record;
+mod signal;
 mod writer;
 
 use std::collections::HashMap;
@@ -23,14 +26,14 @@ use tokio::sync::watch;
 use crate::ledger::{Query, Report};
 use crate::limits::{Account, Now};
 use crate::names::TenantName;
-use books::Books;
-use writer::Signal;
+use books::{Books, Recovered};
+use signal::Signal;
 
 pub use error::StoreError;
 pub use owner::Owner;
 pub use writer::Writer;
 
-/// How long a refusal waits until the books that it rests on are kept. A disk that takes longer is not waited for.
+/// How long a refusal waits until the books that it rests on are kept.
 const KEEP_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a report waits for what was used in the last half second.
 const REPORT_PATIENCE: Duration = Duration::from_secs(5);
@@ -40,10 +43,19 @@ const REPORT_PATIENCE: Duration = Duration::from_secs(5);
 pub struct Store {
     books: Books,
     signal: Signal,
-    /// How many checkpoints were begun, and the number of the last one that is on the disk.
+    /// The number of the last checkpoint that was begun.
     begun: AtomicU64,
-    done: watch::Sender<u64>,
+    done: watch::Sender<Done>,
     outage: Mutex<Option<Outage>>,
+}
+
+/// How far checkpoints have come, by their numbers.
+#[derive(Debug, Clone, Copy, Default)]
+struct Done {
+    /// The last that a killed process does not lose.
+    kept: u64,
+    /// The last that is on the disk.
+    on_disk: u64,
 }
 
 /// Since when the store takes nothing, and why.
@@ -71,12 +83,12 @@ impl Store {
     /// # Errors
     /// When it cannot be used: each error says what to do.
     pub fn open(directory: &Path, now: Now) -> Result<Opened, StoreError> {
-        let (books, accounts) = Books::recover(directory, now)?;
+        let Recovered { books, accounts, number } = Books::recover(directory, now)?;
         let store = Arc::new(Self {
             books,
             signal: Signal::default(),
-            begun: AtomicU64::new(0),
-            done: watch::Sender::new(0),
+            begun: AtomicU64::new(number),
+            done: watch::Sender::new(Done { kept: number, on_disk: number }),
             outage: Mutex::default(),
         });
         Ok(Opened { store, accounts })
@@ -95,21 +107,21 @@ impl Store {
     /// # Errors
     /// When the store is down or cannot be read.
     pub async fn usage(self: &Arc<Self>, query: Query, now: Now) -> Result<Report, StoreError> {
-        if !self.next_checkpoint(REPORT_PATIENCE).await {
+        if !self.next_checkpoint(REPORT_PATIENCE, |done| done.on_disk).await {
             let problem =
                 self.outage().map_or_else(|| "the disk is slow".to_owned(), |outage| outage.problem);
             return Err(StoreError::Down { directory: self.books.directory().to_owned(), problem });
         }
         let store = Arc::clone(self);
         let reading = tokio::task::spawn_blocking(move || store.books.report(&query, now.utc_seconds));
-        reading.await.unwrap_or_else(|_panicked| Err(StoreError::panicked(&self.books.path())))
+        reading.await.unwrap_or_else(|_panicked| Err(StoreError::panicked(self.books.path())))
     }
 
-    /// Waits until what an account has counted so far is on the disk, if it is not; not for long, and not at all while
-    /// the store is down.
+    /// Waits until what an account has counted so far outlives the process, if it does not; not for long, and not at all
+    /// while the store is down.
     pub async fn keep(&self, account: &Account) {
         if !account.is_kept() && self.outage.lock().is_none() {
-            self.next_checkpoint(KEEP_PATIENCE).await;
+            self.next_checkpoint(KEEP_PATIENCE, |done| done.kept).await;
         }
     }
 
@@ -118,13 +130,13 @@ impl Store {
         self.signal.hurry();
     }
 
-    /// Waits for the first checkpoint that begins after now. Whether it came in time.
-    async fn next_checkpoint(&self, patience: Duration) -> bool {
+    /// Waits until the first checkpoint that begins after now has come so far. Whether it came in time.
+    async fn next_checkpoint(&self, patience: Duration, so_far: fn(&Done) -> u64) -> bool {
         // A checkpoint that has begun may have passed an account before its last change.
         let wanted = self.begun.load(Ordering::Relaxed) + 1;
         let mut done = self.done.subscribe();
         self.hurry();
-        tokio::time::timeout(patience, done.wait_for(|done| *done >= wanted))
+        tokio::time::timeout(patience, done.wait_for(|done| so_far(done) >= wanted))
             .await
             .is_ok_and(|done| done.is_ok())
     }

@@ -14,9 +14,15 @@ mod restarts;
 #[path = "durable/usage.rs"]
 mod usage;
 
+use std::time::Duration;
+
 use gateway_tests::harness::{Client, Gateway, Reply, Site, chat, user_says, wait_until};
 use gateway_tests::simulator::{Options, Simulator};
 use serde_json::Value;
+
+/// How long a slow disk takes each time. A commit waits for it at least once: without a journal a kill would lose what was
+/// used in up to twice this.
+const SLOW: Duration = Duration::from_millis(1500);
 
 /// A simulator that keeps no requests.
 fn azure() -> Simulator {
@@ -26,12 +32,16 @@ fn azure() -> Simulator {
 /// A gateway of that site that can call Azure.
 async fn started(site: Site) -> Gateway {
     let gateway = site.start().unwrap();
+    ready(&gateway).await;
+    gateway
+}
+
+async fn ready(gateway: &Gateway) {
     wait_until("the gateway has a token", async || {
         gateway.admin_page("/readyz").await.is_ok_and(|reply| reply.status.is_success())
     })
     .await
     .unwrap();
-    gateway
 }
 
 /// One call for at most `output` tokens.

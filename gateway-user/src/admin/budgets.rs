@@ -51,15 +51,29 @@ impl Collector for Budgets {
                 }
             }
         }
-        let kept_at_ms = gateway.metrics.store_kept_at_ms.load(Ordering::Relaxed);
-        let age = Duration::from_millis(now.monotonic_ms.saturating_sub(kept_at_ms));
-        let help = "How old what the store has is: what a crash at this moment would lose";
-        ConstGauge::new(age.as_secs_f64()).encode(encoder.encode_descriptor(
-            "gateway_store_age_seconds",
-            help,
-            None,
-            MetricType::Gauge,
-        )?)
+        let metrics = &gateway.metrics;
+        let ages = [
+            (
+                "gateway_store_age_seconds",
+                "How old what the store keeps is: what a killed gateway would lose at this moment",
+                &metrics.store_kept_at_ms,
+            ),
+            (
+                "gateway_store_on_disk_age_seconds",
+                "How old what the store has on its disk is: what a power cut would lose at this moment",
+                &metrics.store_on_disk_at_ms,
+            ),
+        ];
+        for (name, help, at_ms) in ages {
+            let age = Duration::from_millis(now.monotonic_ms.saturating_sub(at_ms.load(Ordering::Relaxed)));
+            ConstGauge::new(age.as_secs_f64()).encode(encoder.encode_descriptor(
+                name,
+                help,
+                None,
+                MetricType::Gauge,
+            )?)?;
+        }
+        Ok(())
     }
 }
 

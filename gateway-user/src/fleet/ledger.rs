@@ -15,7 +15,7 @@ use redis::aio::MultiplexedConnection;
 use super::StoreError;
 use super::link::{Connection, Link, in_time};
 use crate::gateway::Gateway;
-use crate::ledger::{Key, Kind, Pending, Query, RETENTION_HOURS, Report, Summary, Sums, hour_of};
+use crate::ledger::{Key, Kind, Pending, Query, RETENTION_HOURS, Report, Row, Summary, Sums, hour_of};
 use crate::limits::Now;
 use crate::names::{DeploymentName, ModelName, TenantName};
 use crate::units::{NanoDollars, Tokens};
@@ -63,7 +63,10 @@ impl Ledger {
         let metrics = &gateway.metrics;
         let took_ms = gateway.clock.now().monotonic_ms - begun.monotonic_ms;
         metrics.store_checkpoint.observe(Duration::from_millis(took_ms).as_secs_f64());
-        metrics.store_kept_at_ms.store(begun.monotonic_ms, Ordering::Relaxed);
+        // Whether the server has it on its disk, it does not say.
+        for at_ms in [&metrics.store_kept_at_ms, &metrics.store_on_disk_at_ms] {
+            at_ms.store(begun.monotonic_ms, Ordering::Relaxed);
+        }
         Ok(())
     }
 }
@@ -85,9 +88,10 @@ impl Log {
             self.pending.repeat();
             self.connection = Arc::downgrade(connection);
         }
+        let writing = self.pending.rows();
         let mut hours: BTreeMap<u64, Vec<[String; 2]>> = BTreeMap::new();
-        for (hour, key, row) in self.pending.rows() {
-            hours.entry(hour).or_default().push([field(node, key), value(&row.sums())]);
+        for Row { hour, key, sums } in &writing {
+            hours.entry(*hour).or_default().push([field(node, key), value(sums)]);
         }
         for (hour, rows) in hours {
             for rows in rows.chunks(ROWS_AT_ONCE) {
@@ -98,7 +102,7 @@ impl Log {
                 in_time(commands.query_async::<()>(&mut connection)).await?;
             }
         }
-        self.pending.written(self.hour.saturating_sub(1));
+        self.pending.written(&writing, self.hour.saturating_sub(1));
         Ok(())
     }
 }

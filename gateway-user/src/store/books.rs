@@ -1,197 +1,268 @@
-//! The database: one file with the tenants' accounts and the ledger.
+//! The books: the tenants' accounts and the ledger, in one directory.
 //!
-//! The file is locked while it is open, so that no two processes count in the same books, and checked when it is opened:
-//! every page's checksum, whatever ended the last process.
+//! Two databases hold them. `gateway.redb` outlives a power cut: a commit waits for the disk, which may take long. What
+//! is not in it by then is in the journal, `journal.redb`, which waits for no disk and outlives the process: only a start
+//! reads it. The main database is locked while it is open, so that no two processes count in the same books.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-use redb::{Database, ReadableDatabase as _, ReadableTable as _};
+use redb::{ReadableTable as _, WriteTransaction};
 
 use super::StoreError;
+use super::database::{Base, Outlives};
 use super::record;
-use super::record::{ACCOUNTS, LEDGER};
-use crate::ledger::{Key, Kind, Pending, Query, RETENTION_HOURS, Report, Summary, Sums, hour_of};
+use super::record::{ABOUT, ACCOUNTS, BOOKS, CHECKPOINT, LEDGER};
+use crate::ledger::{Key, Kind, Query, RETENTION_HOURS, Report, Row, Summary, Sums, hour_of};
 use crate::limits::{Account, Checkpoint, Now};
 use crate::names::TenantName;
 
-/// What the database may keep of its file in memory; the ledger is written at its end and read rarely.
-const CACHE_BYTES: usize = 16 << 20;
-const FILE: &str = "gateway.redb";
+const MAIN: &str = "gateway.redb";
+const JOURNAL: &str = "journal.redb";
 
-/// The database in a directory.
+/// The databases in a directory.
 #[derive(Debug)]
 pub(super) struct Books {
     directory: PathBuf,
-    /// `None` after a failure: it must be opened anew then.
-    database: Mutex<Option<Arc<Database>>>,
+    main: Base,
+    journal: Base,
+    /// Which books these are: a random number that the journal bears, too.
+    id: u64,
 }
 
-/// What changes in one commit.
+/// What changes in one commit: whole accounts and whole rows, so that it can be repeated.
 #[derive(Debug)]
-pub(super) struct Changes<'a> {
-    pub(super) accounts: &'a [(TenantName, Arc<Account>, Checkpoint)],
-    pub(super) pending: &'a mut Pending,
+pub(super) struct Changes {
+    /// Counts up, over restarts too.
+    pub(super) number: u64,
     /// The present hour.
     pub(super) hour: u64,
+    pub(super) accounts: Vec<(TenantName, Arc<Account>, Checkpoint)>,
+    pub(super) rows: Vec<Row>,
+}
+
+/// Books with what they had kept.
+#[derive(Debug)]
+pub(super) struct Recovered {
+    pub(super) books: Books,
+    pub(super) accounts: HashMap<TenantName, Arc<Account>>,
+    /// The last checkpoint that they have.
+    pub(super) number: u64,
 }
 
 impl Books {
-    /// Opens the database, makes it where there is none, and brings it to the present: what was held when it was last
-    /// written is settled as used, and what is too old is deleted.
-    pub(super) fn recover(
-        directory: &Path,
-        now: Now,
-    ) -> Result<(Self, HashMap<TenantName, Arc<Account>>), StoreError> {
-        fs::create_dir_all(directory)
-            .map_err(|source| StoreError::Io { path: directory.to_owned(), source })?;
-        let path = directory.join(FILE);
-        let mut database = open(&path)?;
-        let accounts = bring_forward(&database, now).map_err(|error| StoreError::of(&path, error))?;
-        database.compact().map_err(|error| StoreError::of(&path, error))?;
-        // The file's name must survive a power cut as its content does.
-        File::open(directory)
-            .and_then(|directory| directory.sync_all())
-            .map_err(|source| StoreError::Io { path: directory.to_owned(), source })?;
-        Ok((Self::new(directory, database), accounts))
+    /// Opens the books, makes them where there are none, and brings them to the present: what was held when they were
+    /// last written is settled as used, and what is too old is deleted.
+    pub(super) fn recover(directory: &Path, now: Now) -> Result<Recovered, StoreError> {
+        let of = |source| StoreError::Io { path: directory.to_owned(), source };
+        fs::create_dir_all(directory).map_err(of)?;
+        let books = Self::open(directory)?;
+        let (accounts, number) = books.main.commit(|transaction| bring_forward(transaction, now))?;
+        books.main.compact()?;
+        // The files' names must survive a power cut as their content does.
+        File::open(directory).and_then(|directory| directory.sync_all()).map_err(of)?;
+        Ok(Recovered { books, accounts, number })
     }
 
-    /// Opens the database as it is; there must be one.
+    /// Opens the books as they are; there must be some.
     pub(super) fn open_existing(directory: &Path) -> Result<Self, StoreError> {
-        let path = directory.join(FILE);
+        let path = directory.join(MAIN);
         if !path.exists() {
             return Err(StoreError::Absent { path });
         }
-        Ok(Self::new(directory, open(&path)?))
+        Self::open(directory)
     }
 
-    fn new(directory: &Path, database: Database) -> Self {
-        Self { directory: directory.to_owned(), database: Mutex::new(Some(Arc::new(database))) }
+    /// Opens the books with what the journal has and the main database has not.
+    fn open(directory: &Path) -> Result<Self, StoreError> {
+        let main = Base::open(directory.join(MAIN), Outlives::PowerCut)?;
+        let id = identify(&main)?;
+        let path = directory.join(JOURNAL);
+        if path.exists() {
+            match Base::open(path.clone(), Outlives::Process).and_then(|journal| replay(&journal, &main, id))
+            {
+                Ok(()) => {}
+                Err(error @ StoreError::Io { .. }) => return Err(error),
+                // Only a machine that stopped can have left it so, and then the main database is what counts.
+                Err(error) => tracing::warn!(
+                    error = %error,
+                    "the store's journal cannot be read: what was used in the last second before a crash may be missing"
+                ),
+            }
+            fs::remove_file(&path).map_err(|source| StoreError::Io { path: path.clone(), source })?;
+        }
+        let journal = Base::open(path, Outlives::Process)?;
+        Ok(Self { directory: directory.to_owned(), main, journal, id })
     }
 
     pub(super) fn directory(&self) -> &Path {
         &self.directory
     }
 
-    pub(super) fn path(&self) -> PathBuf {
-        self.directory.join(FILE)
+    pub(super) fn path(&self) -> &Path {
+        self.main.path()
     }
 
-    /// Puts changes on the disk, all of them or none. After a failure the database is opened anew, which checks it.
-    pub(super) fn commit(&self, changes: &mut Changes<'_>) -> Result<(), StoreError> {
-        let opened = self.database.lock().clone();
-        let database = match opened {
-            Some(database) => database,
-            None => {
-                let database = Arc::new(open(&self.path())?);
-                *self.database.lock() = Some(Arc::clone(&database));
-                database
-            }
-        };
-        // Nothing that a failed or panicked write leaves behind is used again: `changes` repeats whole rows.
-        let commit = AssertUnwindSafe(|| write(&database, changes));
-        let failure = match catch_unwind(commit) {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => StoreError::of(&self.path(), error),
-            Err(_panic) => StoreError::panicked(&self.path()),
-        };
-        *self.database.lock() = None;
-        Err(failure)
+    /// What the main database has of an hour.
+    pub(super) fn stored(&self, hour: u64, key: &Key) -> Result<Sums, StoreError> {
+        self.main.read(|transaction| match transaction.open_table(LEDGER) {
+            Ok(ledger) => Ok(ledger
+                .get(record::ledger_key(hour, key))?
+                .map_or_else(Sums::default, |row| record::sums(row.value()))),
+            Err(redb::TableError::TableDoesNotExist(_)) => Ok(Sums::default()),
+            Err(error) => Err(error.into()),
+        })
+    }
+
+    /// Puts changes on the disk.
+    pub(super) fn commit(&self, changes: &Changes) -> Result<(), StoreError> {
+        self.main.commit(|transaction| {
+            write(transaction, changes)?;
+            forget(&mut transaction.open_table(LEDGER)?, changes.hour)?;
+            Ok(())
+        })
+    }
+
+    /// Has changes outlive the process, for as long as the main database does not have them: in place of all that was
+    /// noted before.
+    pub(super) fn note(&self, changes: &Changes) -> Result<(), StoreError> {
+        self.journal.commit(|transaction| {
+            transaction.delete_table(ACCOUNTS)?;
+            transaction.delete_table(LEDGER)?;
+            transaction.open_table(ABOUT)?.insert(BOOKS, self.id)?;
+            write(transaction, changes)
+        })
     }
 
     pub(super) fn report(&self, query: &Query, utc_seconds: u64) -> Result<Report, StoreError> {
-        let of = |error: redb::Error| StoreError::of(&self.path(), error);
-        let Some(reading) = self.database.lock().as_ref().map(|database| database.begin_read()) else {
-            let problem = "it is being opened anew after a failure".to_owned();
-            return Err(StoreError::Down { directory: self.directory.clone(), problem });
-        };
-        let reading = reading.map_err(|error| of(error.into()))?;
-        let mut summary = Summary::new(query, utc_seconds);
-        match reading.open_table(LEDGER) {
-            Ok(ledger) => {
-                for row in ledger
-                    .range(record::first_of(summary.first_hour())..)
-                    .map_err(|error| of(error.into()))?
-                {
-                    let (key, sums) = row.map_err(|error| of(error.into()))?;
-                    if let Some((hour, key)) = record::key(key.value()) {
-                        summary.add(hour, &key, record::sums(sums.value()));
-                    }
+        self.main.read(|transaction| {
+            let mut summary = Summary::new(query, utc_seconds);
+            let ledger = match transaction.open_table(LEDGER) {
+                Ok(ledger) => ledger,
+                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(summary.report()),
+                Err(error) => return Err(error.into()),
+            };
+            for row in ledger.range(record::first_of(summary.first_hour())..)? {
+                let (key, sums) = row?;
+                if let Some((hour, key)) = record::key(key.value()) {
+                    summary.add(hour, &key, record::sums(sums.value()));
                 }
             }
-            Err(redb::TableError::TableDoesNotExist(_)) => {}
-            Err(error) => return Err(of(error.into())),
-        }
-        Ok(summary.report())
+            Ok(summary.report())
+        })
     }
 }
 
-fn open(path: &Path) -> Result<Database, StoreError> {
-    let open =
-        || Database::builder().set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true).create(path);
-    match catch_unwind(open) {
-        Ok(Ok(database)) => Ok(database),
-        Ok(Err(error)) => Err(StoreError::of(path, error)),
-        Err(_panic) => Err(StoreError::panicked(path)),
+/// The number that tells these books from all others; new books are given one.
+fn identify(main: &Base) -> Result<u64, StoreError> {
+    let known = main.read(|transaction| match transaction.open_table(ABOUT) {
+        Ok(about) => Ok(about.get(BOOKS)?.map(|id| id.value())),
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    })?;
+    if let Some(id) = known {
+        return Ok(id);
     }
+    let id = getrandom::u64()
+        .map_err(|error| StoreError::Io { path: main.path().to_owned(), source: io::Error::other(error) })?;
+    main.commit(|transaction| {
+        transaction.open_table(ABOUT)?.insert(BOOKS, id)?;
+        Ok(id)
+    })
 }
 
-/// Settles what was open, deletes what is over, and gives the accounts as they go on. In one transaction: a crash in
-/// between changes nothing.
-fn bring_forward(database: &Database, now: Now) -> Result<HashMap<TenantName, Arc<Account>>, redb::Error> {
-    let transaction = database.begin_write()?;
-    let mut restored = HashMap::new();
-    {
-        let mut accounts = transaction.open_table(ACCOUNTS)?;
-        let mut ledger = transaction.open_table(LEDGER)?;
-        accounts.retain(|_, row| !record::checkpoint(row).is_over(now.utc_seconds))?;
-        for row in accounts.iter()? {
+/// Copies to the main database what a journal of the same books has, if it is younger.
+fn replay(journal: &Base, main: &Base, id: u64) -> Result<(), StoreError> {
+    let noted = journal.read(|transaction| {
+        let about = match transaction.open_table(ABOUT) {
+            Ok(about) => about,
+            // Nothing was ever noted.
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let [of, number] =
+            [about.get(BOOKS)?, about.get(CHECKPOINT)?].map(|value| value.map(|value| value.value()));
+        let Some(number) = number.filter(|_| of == Some(id)) else { return Ok(None) };
+        let mut accounts = Vec::new();
+        for row in transaction.open_table(ACCOUNTS)?.iter()? {
             let (tenant, row) = row?;
-            let Ok(tenant) = TenantName::new(tenant.value()) else { continue };
-            let before = record::checkpoint(row.value());
-            restored.insert(tenant, (Arc::new(Account::restore(&before, now)), before));
+            accounts.push((tenant.value().to_owned(), row.value()));
         }
-        for (tenant, (account, before)) in &restored {
-            if let Some(checkpoint) = account.checkpoint(now) {
-                accounts.insert(tenant.as_str(), record::account_row(&checkpoint))?;
-            }
-            if before.open.calls > 0 {
-                let key =
-                    Key { tenant: tenant.clone(), deployment: None, model: None, kind: Kind::Recovered };
-                let key = record::ledger_key(hour_of(before.utc_seconds), &key);
-                let so_far = ledger.get(key)?.map_or_else(Sums::default, |row| record::sums(row.value()));
-                ledger.insert(key, record::ledger_row(&so_far.plus(Sums::from(&before.open))))?;
+        let mut rows = Vec::new();
+        for row in transaction.open_table(LEDGER)?.iter()? {
+            let (key, sums) = row?;
+            if let Some((hour, key)) = record::key(key.value()) {
+                rows.push(Row { hour, key, sums: record::sums(sums.value()) });
             }
         }
-        forget(&mut ledger, hour_of(now.utc_seconds))?;
-    }
-    transaction.commit()?;
-    Ok(restored.into_iter().map(|(tenant, (account, _))| (tenant, account)).collect())
+        Ok(Some((number, accounts, rows)))
+    })?;
+    let Some((number, accounts, rows)) = noted else { return Ok(()) };
+    main.commit(|transaction| {
+        if last_checkpoint(transaction)? >= number {
+            return Ok(());
+        }
+        let mut table = transaction.open_table(ACCOUNTS)?;
+        for (tenant, row) in &accounts {
+            table.insert(tenant.as_str(), row)?;
+        }
+        write_rows(transaction, number, &rows)
+    })
 }
 
-fn write(database: &Database, changes: &mut Changes<'_>) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
-    {
-        let mut accounts = transaction.open_table(ACCOUNTS)?;
-        for (tenant, _, checkpoint) in changes.accounts {
-            accounts.insert(tenant.as_str(), record::account_row(checkpoint))?;
-        }
-        let mut ledger = transaction.open_table(LEDGER)?;
-        for (hour, key, row) in changes.pending.rows() {
-            let key = record::ledger_key(hour, key);
-            if row.before.is_none() {
-                row.before =
-                    Some(ledger.get(key)?.map_or_else(Sums::default, |row| record::sums(row.value())));
-            }
-            ledger.insert(key, record::ledger_row(&row.sums()))?;
-        }
-        forget(&mut ledger, changes.hour)?;
+fn last_checkpoint(transaction: &WriteTransaction) -> Result<u64, redb::Error> {
+    Ok(transaction.open_table(ABOUT)?.get(CHECKPOINT)?.map_or(0, |number| number.value()))
+}
+
+/// Settles what was open, deletes what is over, and gives the accounts as they go on, with the last checkpoint's number.
+/// In one transaction: a crash in between changes nothing.
+fn bring_forward(
+    transaction: &WriteTransaction,
+    now: Now,
+) -> Result<(HashMap<TenantName, Arc<Account>>, u64), redb::Error> {
+    let mut restored = HashMap::new();
+    let mut accounts = transaction.open_table(ACCOUNTS)?;
+    let mut ledger = transaction.open_table(LEDGER)?;
+    accounts.retain(|_, row| !record::checkpoint(row).is_over(now.utc_seconds))?;
+    for row in accounts.iter()? {
+        let (tenant, row) = row?;
+        let Ok(tenant) = TenantName::new(tenant.value()) else { continue };
+        let before = record::checkpoint(row.value());
+        restored.insert(tenant, (Arc::new(Account::restore(&before, now)), before));
     }
-    transaction.commit()?;
+    for (tenant, (account, before)) in &restored {
+        if let Some(checkpoint) = account.checkpoint(now) {
+            accounts.insert(tenant.as_str(), record::account_row(&checkpoint))?;
+        }
+        if before.open.calls > 0 {
+            let key = Key { tenant: tenant.clone(), deployment: None, model: None, kind: Kind::Recovered };
+            let key = record::ledger_key(hour_of(before.utc_seconds), &key);
+            let so_far = ledger.get(key)?.map_or_else(Sums::default, |row| record::sums(row.value()));
+            ledger.insert(key, record::ledger_row(&so_far.plus(Sums::from(&before.open))))?;
+        }
+    }
+    forget(&mut ledger, hour_of(now.utc_seconds))?;
+    let accounts = restored.into_iter().map(|(tenant, (account, _))| (tenant, account)).collect();
+    Ok((accounts, last_checkpoint(transaction)?))
+}
+
+fn write(transaction: &WriteTransaction, changes: &Changes) -> Result<(), redb::Error> {
+    let mut accounts = transaction.open_table(ACCOUNTS)?;
+    for (tenant, _, checkpoint) in &changes.accounts {
+        accounts.insert(tenant.as_str(), record::account_row(checkpoint))?;
+    }
+    write_rows(transaction, changes.number, &changes.rows)
+}
+
+fn write_rows(transaction: &WriteTransaction, number: u64, rows: &[Row]) -> Result<(), redb::Error> {
+    let mut ledger = transaction.open_table(LEDGER)?;
+    for Row { hour, key, sums } in rows {
+        ledger.insert(record::ledger_key(*hour, key), record::ledger_row(sums))?;
+    }
+    transaction.open_table(ABOUT)?.insert(CHECKPOINT, number)?;
     Ok(())
 }
 

@@ -13,6 +13,13 @@ pub(super) const ACCOUNTS: TableDefinition<'_, &str, AccountRow> = TableDefiniti
 /// What was used, by hour first, so that old hours are one range.
 pub(super) const LEDGER: TableDefinition<'_, LedgerKey<'_>, [u64; 6]> = TableDefinition::new("ledger");
 
+/// What the database says of itself, by the names below.
+pub(super) const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
+/// In [`ABOUT`]: the number of the last checkpoint that is in it.
+pub(super) const CHECKPOINT: &str = "checkpoint";
+/// In [`ABOUT`]: a random number that tells these books from all others.
+pub(super) const BOOKS: &str = "books";
+
 /// Scalars, books of the periods, and the windows of calls and of tokens.
 pub(super) type AccountRow = ([u64; 8], [[u64; 3]; Period::ALL.len()], Slots, Slots);
 /// The hour, the tenant, the deployment and the model (empty where nobody knows), and the kind's number.

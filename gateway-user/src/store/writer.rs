@@ -1,25 +1,26 @@
-//! The thread that puts on the disk what has changed.
+//! The threads that keep what has changed: one takes it twice a second, the other waits for the disk.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
-
 use super::books::Changes;
-use super::{Outage, Store};
+use super::signal::{Due, Event};
+use super::{Outage, Store, StoreError};
 use crate::gateway::Gateway;
 use crate::ledger::{Pending, hour_of};
 use crate::limits::Now;
 
-/// From one checkpoint to the next. With the time that a commit takes, a crash loses less than a second.
+/// From one checkpoint to the next, and how long a commit may take before the journal has to help: a killed process loses
+/// what was used in at most twice that.
 const INTERVAL: Duration = Duration::from_millis(450);
 /// Between two checkpoints that somebody waits for, so that refusals share them.
 const HURRIED: Duration = Duration::from_millis(20);
-/// Beyond this somebody is told that a crash would lose more than is promised.
-const PROMISED: Duration = Duration::from_secs(1);
+/// Beyond this somebody is told that the disk is slow.
+const SLOW: Duration = Duration::from_secs(1);
 /// How often at most.
 const TOLD_AGAIN: Duration = Duration::from_secs(60);
 /// Between two attempts while the store is down.
@@ -29,20 +30,7 @@ const RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Writer {
     store: Arc<Store>,
-    thread: Option<JoinHandle<()>>,
-}
-
-/// What the writer is told.
-#[derive(Debug, Default)]
-pub(super) struct Signal {
-    told: Mutex<Told>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Told {
-    hurry: bool,
-    stop: bool,
+    threads: Vec<JoinHandle<()>>,
 }
 
 struct Work {
@@ -51,8 +39,17 @@ struct Work {
     pending: Pending,
     /// When the last checkpoint was begun: what was used since belongs to that hour.
     hour: u64,
+    /// To the thread that waits for the disk, which has one commit at a time.
+    committer: SyncSender<Arc<Changes>>,
+    committing: Option<Commit>,
     /// When somebody was last told that the disk is slow.
     told: Option<Instant>,
+}
+
+/// A commit under way.
+struct Commit {
+    changes: Arc<Changes>,
+    begun: Now,
 }
 
 impl Writer {
@@ -61,20 +58,26 @@ impl Writer {
     /// # Errors
     /// When no thread can be started.
     pub fn start(store: &Arc<Store>, gateway: &Arc<Gateway>) -> io::Result<Self> {
+        let (committer, commits) = sync_channel(1);
+        let now = gateway.clock.now();
         let mut work = Work {
             store: Arc::clone(store),
             gateway: Arc::clone(gateway),
             pending: Pending::default(),
-            hour: hour_of(gateway.clock.now().utc_seconds),
+            hour: hour_of(now.utc_seconds),
+            committer,
+            committing: None,
             told: None,
         };
-        gateway.metrics.store_kept_at_ms.store(gateway.clock.now().monotonic_ms, Ordering::Relaxed);
+        gateway.metrics.store_kept_at_ms.store(now.monotonic_ms, Ordering::Relaxed);
+        gateway.metrics.store_on_disk_at_ms.store(now.monotonic_ms, Ordering::Relaxed);
         gateway.metrics.store_up.set(1);
-        let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || {
-            give_way();
-            work.run();
-        })?;
-        Ok(Self { store: Arc::clone(store), thread: Some(thread) })
+        let mut writer = Self { store: Arc::clone(store), threads: Vec::new() };
+        let disk = Arc::clone(store);
+        // The other's end is this one's: it drops the sender.
+        writer.threads.push(thread("store", move || work.run())?);
+        writer.threads.push(thread("store-disk", move || commit_all(&disk, &commits))?);
+        Ok(writer)
     }
 
     /// Writes what is still to be written, and ends.
@@ -83,11 +86,11 @@ impl Writer {
     }
 
     fn end(&mut self) {
-        self.store.signal.tell(|told| told.stop = true);
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the store's writer ended in a panic");
+        self.store.signal.stop();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("the store's writer ended in a panic");
+            }
         }
     }
 }
@@ -98,112 +101,150 @@ impl Drop for Writer {
     }
 }
 
-impl Signal {
-    pub(super) fn hurry(&self) {
-        self.tell(|told| told.hurry = true);
-    }
+fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(|| {
+        give_way();
+        run();
+    })
+}
 
-    fn tell(&self, change: impl FnOnce(&mut Told)) {
-        change(&mut self.told.lock());
-        self.changed.notify_one();
-    }
-
-    /// Waits until `latest`, or where somebody is in a hurry until `earliest`. Whether it is time to stop.
-    fn wait(&self, earliest: Instant, latest: Instant) -> bool {
-        let mut told = self.told.lock();
-        loop {
-            let until = if told.hurry { earliest } else { latest };
-            if told.stop || Instant::now() >= until {
-                break;
-            }
-            self.changed.wait_until(&mut told, until);
-        }
-        told.hurry = false;
-        told.stop
+/// Waits for the disk, so that the other thread need not.
+fn commit_all(store: &Store, commits: &Receiver<Arc<Changes>>) {
+    for changes in commits {
+        store.signal.committed(store.books.commit(&changes));
     }
 }
 
 impl Work {
     fn run(&mut self) {
-        let (mut earliest, mut latest) = (HURRIED, INTERVAL);
         let mut begun = Instant::now();
-        loop {
-            let stop = self.store.signal.wait(begun + earliest, begun + latest);
-            begun = Instant::now();
-            (earliest, latest) = if self.checkpoint() { (HURRIED, INTERVAL) } else { (RETRY, RETRY) };
-            if stop {
-                return;
-            }
+        let (mut earliest, mut latest) = (HURRIED, INTERVAL);
+        let mut last = false;
+        while !last || self.committing.is_some() {
+            let due = Due { earliest: begun + earliest, latest: begun + latest };
+            let went_well = match self.store.signal.wait(due, self.committing.is_some()) {
+                Event::Due { stop } => {
+                    begun = Instant::now();
+                    last = stop && self.committing.is_none();
+                    self.checkpoint()
+                }
+                Event::Committed(result) => self.committed(result),
+            };
+            (earliest, latest) = if went_well { (HURRIED, INTERVAL) } else { (RETRY, RETRY) };
         }
     }
 
-    /// Puts on the disk what has changed. What could not be written is written next time.
+    /// Takes what has changed, and has it put on the disk; or into the journal, if the disk is still busy with what
+    /// changed before.
     fn checkpoint(&mut self) -> bool {
-        let gateway = Arc::clone(&self.gateway);
-        let store = Arc::clone(&self.store);
-        let number = store.begun.fetch_add(1, Ordering::Relaxed) + 1;
-        let now = gateway.clock.now();
+        let number = self.store.begun.fetch_add(1, Ordering::Relaxed) + 1;
+        let now = self.gateway.clock.now();
+        let changes = match self.changes(number, now) {
+            Ok(changes) => changes,
+            Err(error) => return self.failed(&error, now),
+        };
+        if self.committing.is_some() {
+            if let Err(error) = self.store.books.note(&changes) {
+                self.tell_slow(
+                    || tracing::warn!(error = %error, "the disk is slow, and the store's journal fails"),
+                );
+                return true;
+            }
+        } else if changes.accounts.is_empty() && changes.rows.is_empty() && self.store.outage.lock().is_none()
+        {
+            self.on_disk(number, now);
+        } else {
+            let changes = Arc::new(changes);
+            // It waits for this, and ends only after this thread.
+            let sent = self.committer.send(Arc::clone(&changes)).is_ok();
+            self.committing = sent.then_some(Commit { changes, begun: now });
+            return sent;
+        }
+        self.kept(number, now);
+        true
+    }
+
+    /// All that has changed and is not known to be on the disk.
+    fn changes(&mut self, number: u64, now: Now) -> Result<Changes, StoreError> {
         // The ledger first: a call that is settled in between is missing there until the next checkpoint. The other way
         // round a crash would count it twice, as settled and as held.
-        gateway.metrics.read_cost(|counters| self.pending.collect(self.hour, counters));
+        self.gateway.metrics.read_cost(|counters| self.pending.collect(self.hour, counters));
         self.hour = hour_of(now.utc_seconds);
+        self.pending.look_up(|hour, key| self.store.books.stored(hour, key))?;
         let mut accounts = Vec::new();
-        gateway.each_account(|tenant, account| {
+        self.gateway.each_account(|tenant, account| {
             if let Some(checkpoint) = account.checkpoint(now) {
                 accounts.push((tenant.clone(), Arc::clone(account), checkpoint));
             }
         });
-        if !accounts.is_empty() || !self.pending.is_empty() || store.outage.lock().is_some() {
-            let mut changes = Changes { accounts: &accounts, pending: &mut self.pending, hour: self.hour };
-            if let Err(error) = store.books.commit(&mut changes) {
-                self.failed(&error.to_string(), now.utc_seconds);
-                return false;
-            }
-            for (_, account, checkpoint) in &accounts {
-                account.kept(checkpoint);
-            }
-            self.pending.written(self.hour);
-            self.succeeded(now.utc_seconds);
-            self.measure(now);
+        Ok(Changes { number, hour: self.hour, accounts, rows: self.pending.rows() })
+    }
+
+    fn committed(&mut self, result: Result<(), StoreError>) -> bool {
+        let Some(Commit { changes, begun }) = self.committing.take() else { return true };
+        if let Err(error) = result {
+            return self.failed(&error, begun);
         }
-        gateway.metrics.store_kept_at_ms.store(now.monotonic_ms, Ordering::Relaxed);
-        store.done.send_replace(number);
+        for (_, account, checkpoint) in &changes.accounts {
+            account.kept(checkpoint);
+        }
+        self.pending.written(&changes.rows, self.hour);
+        self.succeeded(begun);
+        let took_ms = self.gateway.clock.now().monotonic_ms.saturating_sub(begun.monotonic_ms);
+        let took = Duration::from_millis(took_ms);
+        self.gateway.metrics.store_checkpoint.observe(took.as_secs_f64());
+        if took > SLOW {
+            self.tell_slow(|| {
+                let seconds = took.as_secs_f64();
+                tracing::warn!(
+                    seconds,
+                    "the disk is slow: a power cut would have lost what was used in so many seconds"
+                );
+            });
+        }
+        self.on_disk(changes.number, begun);
         true
     }
 
-    /// Notes how long a checkpoint took, which was begun at `begun` and has just been put on the disk.
-    fn measure(&mut self, begun: Now) {
-        let metrics = &self.gateway.metrics;
-        let (done_ms, kept_at_ms) =
-            (self.gateway.clock.now().monotonic_ms, metrics.store_kept_at_ms.load(Ordering::Relaxed));
-        let since = |ms: u64| Duration::from_millis(done_ms.saturating_sub(ms));
-        metrics.store_checkpoint.observe(since(begun.monotonic_ms).as_secs_f64());
-        let at_risk = since(kept_at_ms);
-        if at_risk > PROMISED && self.told.is_none_or(|told| told.elapsed() > TOLD_AGAIN) {
+    /// A checkpoint that was begun at that moment outlives the process.
+    fn kept(&self, number: u64, begun: Now) {
+        self.gateway.metrics.store_kept_at_ms.fetch_max(begun.monotonic_ms, Ordering::Relaxed);
+        self.store.done.send_modify(|done| done.kept = done.kept.max(number));
+    }
+
+    /// A checkpoint that was begun at that moment is on the disk.
+    fn on_disk(&self, number: u64, begun: Now) {
+        self.gateway.metrics.store_on_disk_at_ms.store(begun.monotonic_ms, Ordering::Relaxed);
+        self.store.done.send_modify(|done| done.on_disk = number);
+        self.kept(number, begun);
+    }
+
+    fn tell_slow(&mut self, tell: impl FnOnce()) {
+        if self.told.is_none_or(|told| told.elapsed() > TOLD_AGAIN) {
             self.told = Some(Instant::now());
-            tracing::warn!(
-                seconds = at_risk.as_secs_f64(),
-                "the disk is slow: a crash would have lost what was used in so many seconds"
-            );
+            tell();
         }
     }
 
-    fn failed(&self, problem: &str, utc_seconds: u64) {
+    /// What could not be written is written next time.
+    fn failed(&self, error: &StoreError, now: Now) -> bool {
         let mut outage = self.store.outage.lock();
         if outage.is_none() {
+            let problem = error.to_string();
             self.gateway.metrics.store_up.set(0);
             tracing::error!(
                 problem,
                 "the store is down: budgets and the ledger are kept in memory until it is back"
             );
-            *outage = Some(Outage { since: utc_seconds, problem: problem.to_owned() });
+            *outage = Some(Outage { since: now.utc_seconds, problem });
         }
+        false
     }
 
-    fn succeeded(&self, utc_seconds: u64) {
+    fn succeeded(&self, now: Now) {
         if let Some(outage) = self.store.outage.lock().take() {
             self.gateway.metrics.store_up.set(1);
-            let seconds = utc_seconds.saturating_sub(outage.since);
+            let seconds = now.utc_seconds.saturating_sub(outage.since);
             tracing::warn!(seconds, "the store is back, and has all that was counted meanwhile");
         }
     }

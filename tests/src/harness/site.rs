@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use rustix::process::geteuid;
@@ -182,10 +183,29 @@ impl Site {
     /// # Errors
     /// When it does not listen in time; its log is in the error.
     pub fn start_in(self, mounting: &str) -> anyhow::Result<Gateway> {
-        let serve = self.command(&["serve"])?;
+        let user = if geteuid().is_root() { ["-m"].as_slice() } else { ["-U", "-r", "-m"].as_slice() };
+        let shell = format!("{mounting} && exec \"$@\"");
         let mut command = Command::new("unshare");
-        command.args(if geteuid().is_root() { ["-m"].as_slice() } else { ["-U", "-r", "-m"].as_slice() });
-        command.args(["sh", "-c", &format!("{mounting} && exec \"$0\" serve")]).arg(serve.get_program());
+        command.args(user).args(["sh", "-c", &shell, "sh"]);
+        self.start_under(command)
+    }
+
+    /// Starts the gateway on a disk that takes that long whenever it is waited for, and waits until the gateway listens.
+    ///
+    /// # Errors
+    /// When it does not listen in time; its log is in the error.
+    pub fn start_on_slow_disk(self, delay: Duration) -> anyhow::Result<Gateway> {
+        let mut command = Command::new("strace");
+        // -D: the tracer is a grandchild, so that the process that was started is the gateway.
+        command.args(["-D", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync"]);
+        command.args(["-e", &format!("inject=fsync,fdatasync:delay_enter={}", delay.as_micros())]);
+        self.start_under(command)
+    }
+
+    /// Starts the gateway by a command that becomes the one that its last arguments are.
+    fn start_under(self, mut command: Command) -> anyhow::Result<Gateway> {
+        let serve = self.command(&["serve"])?;
+        command.arg(serve.get_program()).args(serve.get_args());
         command.current_dir(self.path()).stdin(Stdio::null());
         for (name, value) in serve.get_envs() {
             match value {

@@ -6,7 +6,7 @@ use gateway_tests::harness::{Config, Gateway, Protocol, Reply, Site, wait_until}
 use gateway_tests::simulator::{Behaviour, Simulator};
 use http::StatusCode;
 
-use super::{azure, call, number, started, total};
+use super::{SLOW, azure, call, number, ready, started, total};
 
 const OUTPUT: u64 = 25;
 
@@ -75,6 +75,20 @@ async fn a_spend_quota_used_up_stays_used_up() {
     };
     let tier = "spend_quota = { dollars = 0.0006, period = \"monthly\" }";
     a_kill_changes_nothing(tier, "spend_quota_exceeded", spent).await;
+}
+
+#[tokio::test]
+async fn a_slow_disk_makes_nothing_forgotten_that_was_refused() {
+    let azure = azure();
+    let (site, key) = site(&azure, "token_quota = { tokens = 500, period = \"yearly\" }");
+    let gateway = site.start_on_slow_disk(SLOW).unwrap();
+    ready(&gateway).await;
+    let refused = until_refused(&gateway, &key).await;
+    assert_eq!(refused.error().as_deref(), Some("token_quota_exceeded"), "{refused:?}");
+    let calls = azure.all_totals().calls;
+    let gateway = started(gateway.kill().unwrap()).await;
+    until_refused(&gateway, &key).await;
+    assert_eq!(azure.all_totals().calls, calls, "a restart let calls in");
 }
 
 #[tokio::test]

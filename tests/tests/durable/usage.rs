@@ -57,7 +57,9 @@ async fn the_ledger_agrees_with_prometheus_and_with_azure_in_every_format() {
     drop(client);
 
     let metrics = gateway.metrics().await.unwrap();
-    assert_eq!(metrics.series("gateway_store_age_seconds", &[]), 1);
+    for age in ["gateway_store_age_seconds", "gateway_store_on_disk_age_seconds"] {
+        assert_eq!(metrics.series(age, &[]), 1);
+    }
     let running = json(gateway.site(), "tenant,deployment,model,kind");
     let rows = running["rows"].as_array().unwrap();
     assert_eq!(rows.len(), 7, "{running}");

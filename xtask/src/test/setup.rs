@@ -26,6 +26,7 @@ const INSTALLED: &[Program] = &[
     Program { executable: "curl", package: "curl" },
     Program { executable: "nginx", package: "nginx-light" },
     Program { executable: "redis-server", package: "redis-server" },
+    Program { executable: "strace", package: "strace" },
     Program { executable: "python3", package: "python3-venv" },
     Program { executable: "node", package: "nodejs" },
     Program { executable: "npm", package: "npm" },

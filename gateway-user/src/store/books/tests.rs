@@ -2,6 +2,7 @@ use std::fs;
 use std::num::NonZeroU32;
 
 use super::*;
+use crate::ledger::Pending;
 use crate::limits::{Admission, Ask, Limits, Period, Used};
 use crate::names::{DeploymentName, ModelName};
 use crate::units::{NanoDollars, Prices, TokenPrice, Tokens};
@@ -43,13 +44,29 @@ fn admit(account: &Arc<Account>) -> Admission {
     Admission::admit(account, &limits, &ask, NOW).unwrap().0
 }
 
+/// What has changed and is not in the main database.
+fn changes(books: &Books, number: u64, account: &Arc<Account>, pending: &mut Pending) -> Changes {
+    pending.look_up(|hour, key| books.stored(hour, key)).unwrap();
+    let taken = account.checkpoint(NOW).into_iter();
+    Changes {
+        number,
+        hour: hour_of(NOW.utc_seconds),
+        accounts: taken.map(|taken| (acme(), Arc::clone(account), taken)).collect(),
+        rows: pending.rows(),
+    }
+}
+
 fn commit(books: &Books, account: &Arc<Account>, pending: &mut Pending) {
-    let accounts: Vec<_> =
-        account.checkpoint(NOW).into_iter().map(|taken| (acme(), Arc::clone(account), taken)).collect();
-    let hour = hour_of(NOW.utc_seconds);
-    books.commit(&mut Changes { accounts: &accounts, pending, hour }).unwrap();
-    accounts.iter().for_each(|(_, account, checkpoint)| account.kept(checkpoint));
-    pending.written(hour);
+    let changes = changes(books, 1, account, pending);
+    books.commit(&changes).unwrap();
+    changes.accounts.iter().for_each(|(_, account, checkpoint)| account.kept(checkpoint));
+    pending.written(&changes.rows, changes.hour);
+}
+
+/// Opens the books as the next process does.
+fn recover(directory: &Path) -> (Books, HashMap<TenantName, Arc<Account>>) {
+    let Recovered { books, accounts, .. } = Books::recover(directory, NOW).unwrap();
+    (books, accounts)
 }
 
 /// The calls of each kind, in the ledger's whole time.
@@ -63,7 +80,7 @@ fn calls(books: &Books) -> Vec<(String, u64)> {
 fn accounts_and_ledger_survive_and_open_calls_are_settled_once() {
     let folder = tempfile::tempdir().unwrap();
     let directory = folder.path().join("a/b");
-    let (books, accounts) = Books::recover(&directory, NOW).unwrap();
+    let (books, accounts) = recover(&directory);
     assert!(accounts.is_empty());
     let account = Arc::new(Account::default());
     let settled = admit(&account);
@@ -84,7 +101,7 @@ fn accounts_and_ledger_survive_and_open_calls_are_settled_once() {
         kinds.iter().map(|(kind, calls)| ((*kind).to_owned(), *calls)).collect()
     };
     for _again in 0..2 {
-        let (books, accounts) = Books::recover(&directory, NOW).unwrap();
+        let (books, accounts) = recover(&directory);
         let counters = accounts[&acme()].counters(NOW);
         assert_eq!(counters.tokens_in_window, Tokens::new(270));
         assert_eq!(counters.periods[Period::Daily.index()].tokens, Tokens::new(270));
@@ -94,7 +111,7 @@ fn accounts_and_ledger_survive_and_open_calls_are_settled_once() {
     drop(open);
 
     // A later process adds to the rows of the same hour.
-    let (books, accounts) = Books::recover(&directory, NOW).unwrap();
+    let (books, accounts) = recover(&directory);
     let mut pending = Pending::default();
     pending.collect(hour, [(&single, sums(5))].into_iter());
     commit(&books, &accounts[&acme()], &mut pending);
@@ -103,38 +120,110 @@ fn accounts_and_ledger_survive_and_open_calls_are_settled_once() {
     assert_eq!(calls(&books), of(&[("recovered", 1), ("single", 7), ("stream", 2)]));
 }
 
+/// One call settled, one open, and what the ledger has of them.
+fn used(account: &Arc<Account>, pending: &mut Pending, calls: u64) -> Admission {
+    admit(account).settle(
+        Used { tokens: Tokens::new(120), output: Tokens::new(20), cost: NanoDollars::new(27_000) },
+        NOW,
+    );
+    pending.collect(hour_of(NOW.utc_seconds), [(&key(Kind::Single), sums(calls))].into_iter());
+    admit(account)
+}
+
+#[test]
+fn what_a_slow_disk_does_not_have_comes_from_the_journal() {
+    let folder = tempfile::tempdir().unwrap();
+    let (books, _) = recover(folder.path());
+    let (account, mut pending) = (Arc::new(Account::default()), Pending::default());
+    let _first = used(&account, &mut pending, 1);
+    let committing = changes(&books, 1, &account, &mut pending);
+    let _second = used(&account, &mut pending, 2);
+    books.note(&changes(&books, 2, &account, &mut pending)).unwrap();
+    let _third = used(&account, &mut pending, 3);
+    books.note(&changes(&books, 3, &account, &mut pending)).unwrap();
+    // Whether the commit that took so long came to its end, or not.
+    for committed in [false, true] {
+        if committed {
+            books.commit(&committing).unwrap();
+        }
+        let copy = tempfile::tempdir().unwrap();
+        for file in [MAIN, JOURNAL] {
+            fs::copy(folder.path().join(file), copy.path().join(file)).unwrap();
+        }
+        // Read without a gateway first, and then by one.
+        assert_eq!(calls(&Books::open_existing(copy.path()).unwrap()), [("single".to_owned(), 3)]);
+        for _again in 0..2 {
+            let (books, accounts) = recover(copy.path());
+            assert_eq!(calls(&books), [("recovered".to_owned(), 3), ("single".to_owned(), 3)]);
+            let counters = accounts[&acme()].counters(NOW);
+            assert_eq!(counters.tokens_in_window, Tokens::new(3 * 120 + 3 * 150), "{committed}");
+        }
+    }
+}
+
+#[test]
+fn a_journal_that_is_older_or_of_other_books_or_damaged_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = folder.path().join(JOURNAL);
+    let (books, _) = recover(folder.path());
+    let (account, mut pending) = (Arc::new(Account::default()), Pending::default());
+    drop(used(&account, &mut pending, 1));
+    books.note(&changes(&books, 1, &account, &mut pending)).unwrap();
+    let noted = fs::read(&journal).unwrap();
+    drop(used(&account, &mut pending, 2));
+    let younger = changes(&books, 2, &account, &mut pending);
+    books.commit(&younger).unwrap();
+    drop(books);
+    let Recovered { books, number, .. } = Books::recover(folder.path(), NOW).unwrap();
+    assert_eq!((calls(&books), number), (vec![("single".to_owned(), 2)], 2));
+    drop(books);
+
+    let mut overwritten = noted.clone();
+    overwritten[8192..].fill(0x5a);
+    for damaged in [&b"never was one"[..], &[], &noted[..noted.len() / 2], &overwritten] {
+        fs::write(&journal, damaged).unwrap();
+        let (books, _) = recover(folder.path());
+        assert_eq!(calls(&books), [("single".to_owned(), 2)]);
+    }
+
+    fs::write(&journal, &noted).unwrap();
+    fs::rename(folder.path().join(MAIN), folder.path().join("moved-away")).unwrap();
+    let (books, accounts) = recover(folder.path());
+    assert!(calls(&books).is_empty() && accounts.is_empty());
+}
+
 #[test]
 fn rows_older_than_the_retention_are_deleted() {
     let folder = tempfile::tempdir().unwrap();
-    let (books, _) = Books::recover(folder.path(), NOW).unwrap();
+    let (books, _) = recover(folder.path());
     let hour = hour_of(NOW.utc_seconds);
     let key = key(Kind::Single);
     let mut pending = Pending::default();
     for (age, calls) in [(RETENTION_HOURS, 1), (RETENTION_HOURS - 1, 3), (0, 7)] {
         pending.collect(hour - age, [(&key, sums(calls))].into_iter());
     }
-    books.commit(&mut Changes { accounts: &[], pending: &mut pending, hour }).unwrap();
+    books.commit(&Changes { number: 1, hour, accounts: Vec::new(), rows: pending.rows() }).unwrap();
     assert_eq!(calls(&books), [("single".to_owned(), 7)]);
     drop(books);
     let later = Now { utc_seconds: NOW.utc_seconds + 3600, ..NOW };
-    let (books, _) = Books::recover(folder.path(), later).unwrap();
+    let Recovered { books, .. } = Books::recover(folder.path(), later).unwrap();
     assert_eq!(calls(&books), [("single".to_owned(), 6)]);
     let much_later = Now { utc_seconds: NOW.utc_seconds + 401 * 86_400, ..NOW };
     drop(books);
-    let (books, _) = Books::recover(folder.path(), much_later).unwrap();
+    let Recovered { books, .. } = Books::recover(folder.path(), much_later).unwrap();
     assert_eq!(calls(&books), []);
 }
 
 #[test]
 fn an_account_whose_periods_are_over_is_forgotten() {
     let folder = tempfile::tempdir().unwrap();
-    let (books, _) = Books::recover(folder.path(), NOW).unwrap();
+    let (books, _) = recover(folder.path());
     let account = Arc::new(Account::default());
     drop(admit(&account));
     commit(&books, &account, &mut Pending::default());
     drop(books);
     let next_year = Now { utc_seconds: NOW.utc_seconds + 366 * 86_400, ..NOW };
-    let (books, accounts) = Books::recover(folder.path(), next_year).unwrap();
+    let Recovered { books, accounts, .. } = Books::recover(folder.path(), next_year).unwrap();
     assert!(accounts.is_empty());
     drop(books);
 }
@@ -142,7 +231,7 @@ fn an_account_whose_periods_are_over_is_forgotten() {
 #[test]
 fn a_directory_in_use_is_named_with_its_user() {
     let folder = tempfile::tempdir().unwrap();
-    let (_books, _) = Books::recover(folder.path(), NOW).unwrap();
+    let (_books, _) = recover(folder.path());
     let said = Books::recover(folder.path(), NOW).unwrap_err().to_string();
     assert!(said.starts_with(&format!("store: {} is in use: stop", folder.path().display())), "{said}");
     super::super::Owner { pid: 4711, admin: ([127, 0, 0, 1], 9464).into() }.write(folder.path()).unwrap();
@@ -153,7 +242,7 @@ fn a_directory_in_use_is_named_with_its_user() {
 #[test]
 fn a_damaged_file_is_refused_wherever_the_damage_is() {
     let folder = tempfile::tempdir().unwrap();
-    let (books, _) = Books::recover(folder.path(), NOW).unwrap();
+    let (books, _) = recover(folder.path());
     let account = Arc::new(Account::default());
     let key = key(Kind::Single);
     for hour in 0..500 {
@@ -163,7 +252,7 @@ fn a_damaged_file_is_refused_wherever_the_damage_is() {
             commit(&books, &account, &mut pending);
         }
     }
-    let path = books.path();
+    let path = books.path().to_owned();
     drop(books);
     let whole = fs::read(&path).unwrap();
     fs::write(&path, b"not a database at all").unwrap();
@@ -180,7 +269,7 @@ fn a_damaged_file_is_refused_wherever_the_damage_is() {
         damaged[page * 4096..(page + 1) * 4096].fill(0x5a);
         fs::write(&path, &damaged).unwrap();
         match Books::recover(folder.path(), NOW) {
-            Ok((books, _)) => assert_eq!(calls(&books).len(), 1),
+            Ok(Recovered { books, .. }) => assert_eq!(calls(&books).len(), 1),
             Err(StoreError::Damaged { .. } | StoreError::Format { .. }) => refused += 1,
             Err(error) => panic!("page {page}: {error}"),
         }
