@@ -66,6 +66,7 @@ struct Caller {
 /// Answers a request.
 pub(crate) async fn handle(session: Arc<Session>, request: Request<Incoming>) -> Response<ReplyBody> {
     let open = session.open_call();
+    session.worker.streams_first().await;
     let mut visit = Visit {
         snapshot: session.gateway.snapshot(),
         arrived: Instant::now(),

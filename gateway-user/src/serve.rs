@@ -4,6 +4,7 @@
 //! all registered with that worker's reactor, so that nothing crosses threads while bytes flow.
 
 mod connection;
+pub mod descriptors;
 pub mod proxy_protocol;
 mod timed;
 mod worker;

@@ -1,6 +1,7 @@
 //! What the calls of one connection share: the gateway, the worker that they run on, and the connection itself.
 
 mod activity;
+mod turns;
 
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use crate::request_id::RequestIds;
 use crate::upstream::pool::Pool;
 
 pub(crate) use activity::Activity;
+use turns::Turns;
 
 /// One connection, as its calls see it.
 #[derive(Debug)]
@@ -28,6 +30,7 @@ pub(crate) struct WorkerState {
     pub(crate) pool: Arc<Pool>,
     pub(crate) relays: Relays,
     pub(crate) request_ids: RequestIds,
+    turns: Turns,
 }
 
 /// A call that is open on a connection, so that the connection is not idle. Clones are of the same call.
@@ -45,7 +48,19 @@ impl WorkerState {
     /// # Errors
     /// When the system gives no random bytes for request ids.
     pub(crate) fn new() -> Result<Self, getrandom::Error> {
-        Ok(Self { pool: Arc::default(), relays: Relays::default(), request_ids: RequestIds::new()? })
+        Ok(Self {
+            pool: Arc::default(),
+            relays: Relays::default(),
+            request_ids: RequestIds::new()?,
+            turns: Turns::new(),
+        })
+    }
+
+    /// Lets the streams under way go before a new call.
+    pub(crate) async fn streams_first(&self) {
+        if self.relays.any() {
+            self.turns.take().await;
+        }
     }
 }
 

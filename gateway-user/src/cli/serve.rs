@@ -23,7 +23,7 @@ use crate::kernel::{self, KernelError, Shedder};
 use crate::limits::Clock;
 use crate::metrics::{self, Metrics};
 use crate::reload::{Reloader, WatchError};
-use crate::serve::{self, ServeError, Server, Tls};
+use crate::serve::{self, ServeError, Server, Tls, descriptors};
 use crate::store::{Store, StoreError, Writer};
 use crate::tls::TlsError;
 use crate::tokens::{self, Encoding};
@@ -96,6 +96,7 @@ fn start(args: &ServeArgs) -> Result<(), StartError> {
     // Capabilities belong to threads: from here on there may be more than one.
     kernel::drop_privileges()?;
     still_readable(loaded.files(path))?;
+    descriptors::reserve(loaded.config.listen.max_connections.get(), &doors.listener);
     log.in_background()?;
     preload(&loaded);
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(args, loaded, doors))

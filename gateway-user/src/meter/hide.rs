@@ -4,6 +4,7 @@
 //! cannot be the usage chunk any more, and waits for the rest where it can: a few hundred bytes, once a stream.
 
 use std::collections::VecDeque;
+use std::sync::LazyLock;
 
 use bytes::{Bytes, BytesMut};
 use memchr::memmem;
@@ -14,6 +15,8 @@ use super::framing::Framing;
 
 /// No usage chunk is as long: an event that outgrows this passes.
 const LONGEST_USAGE_CHUNK: usize = 16 * 1024;
+/// What every chunk has that brings a choice. To prepare the search for it costs more than the search.
+static CHOICE: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\"choices\":[{"));
 
 /// The state of one stream.
 #[derive(Debug, Default)]
@@ -105,7 +108,7 @@ fn is_usage_chunk(event: &[u8]) -> bool {
 
 /// Whether the start of an event may turn out to be the usage chunk.
 fn may_be_usage_chunk(start: &[u8]) -> bool {
-    start.len() <= LONGEST_USAGE_CHUNK && memmem::find(start, b"\"choices\":[{").is_none()
+    start.len() <= LONGEST_USAGE_CHUNK && CHOICE.find(start).is_none()
 }
 
 #[cfg(test)]

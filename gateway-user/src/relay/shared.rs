@@ -43,6 +43,11 @@ impl Relays {
         SharedRelay(shared)
     }
 
+    /// Whether there are any, or were a moment ago.
+    pub(crate) fn any(&self) -> bool {
+        !self.open.lock().is_empty()
+    }
+
     /// Ends the relays that have stalled for too long, and forgets those that are gone.
     pub(crate) fn look_after(&self, now: Instant) {
         self.open.lock().retain(|relay| {
