@@ -2,7 +2,8 @@
 //!
 //! Two databases hold them. `gateway.redb` outlives a power cut: a commit waits for the disk, which may take long. What
 //! is not in it by then is in the journal, `journal.redb`, which waits for no disk and outlives the process: only a start
-//! reads it. The main database is locked while it is open, so that no two processes count in the same books.
+//! reads it. The main database's file is locked for as long as the process uses it, also while it cannot be written, so that
+//! no two processes count in the same books.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -60,6 +61,7 @@ impl Books {
         let of = |source| StoreError::Io { path: directory.to_owned(), source };
         fs::create_dir_all(directory).map_err(of)?;
         let books = Self::open(directory)?;
+        books.start_journal()?;
         let (accounts, number) = books.main.commit(|transaction| bring_forward(transaction, now))?;
         books.main.compact()?;
         // The files' names must survive a power cut as their content does.
@@ -76,7 +78,8 @@ impl Books {
         Self::open(directory)
     }
 
-    /// Opens the books with what the journal has and the main database has not.
+    /// Opens the books with what the journal has and the main database has not. The journal is left as it is: who only reads
+    /// may be a user whose files the gateway cannot write.
     fn open(directory: &Path) -> Result<Self, StoreError> {
         let main = Base::open(directory.join(MAIN), Outlives::PowerCut)?;
         let id = identify(&main)?;
@@ -85,17 +88,26 @@ impl Books {
             match Base::open(path.clone(), Outlives::Process).and_then(|journal| replay(&journal, &main, id))
             {
                 Ok(()) => {}
-                Err(error @ StoreError::Io { .. }) => return Err(error),
+                Err(error @ (StoreError::Io { .. } | StoreError::InUse { .. })) => return Err(error),
                 // Only a machine that stopped can have left it so, and then the main database is what counts.
                 Err(error) => tracing::warn!(
                     error = %error,
                     "the store's journal cannot be read: what was used in the last second before a crash may be missing"
                 ),
             }
-            fs::remove_file(&path).map_err(|source| StoreError::Io { path: path.clone(), source })?;
         }
-        let journal = Base::open(path, Outlives::Process)?;
-        Ok(Self { directory: directory.to_owned(), main, journal, id })
+        Ok(Self { directory: directory.to_owned(), main, journal: Base::at(path, Outlives::Process), id })
+    }
+
+    /// Makes an empty journal in place of the one whose content the main database has.
+    fn start_journal(&self) -> Result<(), StoreError> {
+        let path = self.journal.path();
+        match fs::remove_file(path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(StoreError::Io { path: path.to_owned(), source })
+            }
+            Ok(()) | Err(_) => self.journal.ready(),
+        }
     }
 
     pub(super) fn directory(&self) -> &Path {

@@ -1,14 +1,14 @@
 //! A database file that is opened anew after a failure, in one of two ways: one that a power cut spares, and one that is
 //! quick however slow the disk is.
 
-use std::fs::File;
+use std::fs::{File, Metadata, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard};
 use redb::{Database, ReadTransaction, ReadableDatabase as _, WriteTransaction};
 
 use super::StoreError;
@@ -30,25 +30,44 @@ pub(super) enum Outlives {
 pub(super) struct Base {
     path: PathBuf,
     outlives: Outlives,
-    /// `None` after a failure: it must be opened anew then.
-    opened: Mutex<Option<Arc<Database>>>,
+    /// Who uses the database shares the lock, so that it is never opened twice.
+    opened: RwLock<Opened>,
+}
+
+#[derive(Debug)]
+struct Opened {
+    /// `None` before it is used, and after a failure: it must be opened then.
+    database: Option<Database>,
+    /// Kept from one opening to the next, because the lock on it must be.
+    file: Option<Arc<File>>,
 }
 
 impl Base {
+    /// A file that is opened, and made where there is none, when it is first used.
+    pub(super) const fn at(path: PathBuf, outlives: Outlives) -> Self {
+        Self { path, outlives, opened: RwLock::new(Opened { database: None, file: None }) }
+    }
+
     /// Opens the file, makes it where there is none, and checks every page of it.
     pub(super) fn open(path: PathBuf, outlives: Outlives) -> Result<Self, StoreError> {
-        let opened = Mutex::new(Some(Arc::new(open(&path, outlives)?)));
-        Ok(Self { path, outlives, opened })
+        let base = Self::at(path, outlives);
+        base.ready()?;
+        Ok(base)
+    }
+
+    /// Opens the file now, if it is not open.
+    pub(super) fn ready(&self) -> Result<(), StoreError> {
+        self.opened().map(drop)
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Makes the file as small as it can be; nobody may use the database at that time.
+    /// Makes the file as small as it can be.
     pub(super) fn compact(&self) -> Result<(), StoreError> {
-        let mut opened = self.opened.lock();
-        let Some(database) = opened.as_mut().and_then(Arc::get_mut) else { return Ok(()) };
+        let mut opened = self.opened.write();
+        let Some(database) = opened.database.as_mut() else { return Ok(()) };
         database.compact().map_err(|error| self.of(error.into()))?;
         Ok(())
     }
@@ -76,21 +95,65 @@ impl Base {
     }
 
     fn attempt<T>(&self, act: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, StoreError> {
-        let database = {
-            let mut opened = self.opened.lock();
-            match &*opened {
-                Some(database) => Arc::clone(database),
-                None => Arc::clone(opened.insert(Arc::new(open(&self.path, self.outlives)?))),
-            }
-        };
+        let opened = self.opened()?;
         // Nothing that a failed or panicked attempt leaves behind is used again.
-        let failure = match catch_unwind(AssertUnwindSafe(|| act(&database))) {
+        let failure = match catch_unwind(AssertUnwindSafe(|| act(&opened))) {
             Ok(Ok(done)) => return Ok(done),
             Ok(Err(error)) => self.of(error),
             Err(_panic) => StoreError::panicked(&self.path),
         };
-        *self.opened.lock() = None;
+        drop(opened);
+        self.opened.write().database = None;
         Err(failure)
+    }
+
+    fn opened(&self) -> Result<MappedRwLockReadGuard<'_, Database>, StoreError> {
+        loop {
+            let opened = self.opened.read();
+            if let Ok(database) = RwLockReadGuard::try_map(opened, |opened| opened.database.as_ref()) {
+                return Ok(database);
+            }
+            let opened = &mut *self.opened.write();
+            if opened.database.is_none() {
+                opened.database = Some(self.open_file(&mut opened.file)?);
+            }
+        }
+    }
+
+    fn open_file(&self, file: &mut Option<Arc<File>>) -> Result<Database, StoreError> {
+        let file = match file {
+            Some(file) if self.is_in_place(file) => Arc::clone(file),
+            _ => Arc::clone(file.insert(Arc::new(self.lock_file()?))),
+        };
+        let mut builder = Database::builder();
+        builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
+        let backend = Backend { file, outlives: self.outlives };
+        match catch_unwind(AssertUnwindSafe(|| builder.create_with_backend(backend))) {
+            Ok(Ok(database)) => Ok(database),
+            Ok(Err(error)) => Err(StoreError::of(&self.path, error)),
+            Err(_panic) => Err(StoreError::panicked(&self.path)),
+        }
+    }
+
+    /// Whether a file is the one at the path still: a disk may have gone and come back.
+    fn is_in_place(&self, file: &File) -> bool {
+        let identity = |file: Metadata| (file.dev(), file.ino());
+        file.metadata().ok().map(identity).is_some_and(|held| {
+            std::fs::metadata(&self.path).ok().map(identity).is_some_and(|found| found == held)
+        })
+    }
+
+    /// The file, which no other process uses from now on, for as long as this one runs: also while it cannot be written.
+    fn lock_file(&self) -> Result<File, StoreError> {
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(&self.path);
+        let file = file.map_err(|error| self.of(error.into()))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => Err(self.of(redb::Error::DatabaseAlreadyOpen)),
+            // Some network file systems know no locks.
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => Ok(file),
+            Err(TryLockError::Error(error)) => Err(self.of(error.into())),
+        }
     }
 
     fn of(&self, error: redb::Error) -> StoreError {
@@ -98,46 +161,36 @@ impl Base {
     }
 }
 
-fn open(path: &Path, outlives: Outlives) -> Result<Database, StoreError> {
-    let mut builder = Database::builder();
-    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
-    let open = || match outlives {
-        Outlives::PowerCut => builder.create(path),
-        Outlives::Process => {
-            let file = File::options().read(true).write(true).create(true).truncate(false).open(path);
-            builder.create_with_backend(Unsynced(file?))
-        }
-    };
-    match catch_unwind(AssertUnwindSafe(open)) {
-        Ok(Ok(database)) => Ok(database),
-        Ok(Err(error)) => Err(StoreError::of(path, error)),
-        Err(_panic) => Err(StoreError::panicked(path)),
-    }
+/// A file under a database.
+#[derive(Debug)]
+struct Backend {
+    file: Arc<File>,
+    outlives: Outlives,
 }
 
-/// A file of which nothing waits for the disk. The system keeps what was written in the order in which it was written,
-/// however the process ends; only when the machine stops may later writes be there without earlier ones.
-#[derive(Debug)]
-struct Unsynced(File);
-
-impl redb::StorageBackend for Unsynced {
+impl redb::StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read_exact_at(out, offset)
+        self.file.read_exact_at(out, offset)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
 
+    /// The system keeps what was written in the order in which it was written, however the process ends; only when the
+    /// machine stops may later writes be there without earlier ones that nobody waited for.
     fn sync_data(&self) -> io::Result<()> {
-        Ok(())
+        match self.outlives {
+            Outlives::PowerCut => self.file.sync_data(),
+            Outlives::Process => Ok(()),
+        }
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write_all_at(data, offset)
+        self.file.write_all_at(data, offset)
     }
 }

@@ -240,6 +240,34 @@ fn a_directory_in_use_is_named_with_its_user() {
 }
 
 #[test]
+fn a_store_that_is_down_is_still_in_use() {
+    let folder = tempfile::tempdir().unwrap();
+    let (books, _) = recover(folder.path());
+    let (account, mut pending) = (Arc::new(Account::default()), Pending::default());
+    let full = || redb::Error::Io(io::ErrorKind::StorageFull.into());
+    assert!(matches!(books.main.commit(|_| Err::<(), _>(full())), Err(StoreError::Io { .. })));
+    // Neither a second gateway nor who reads the ledger may take the books, and with them the journal.
+    assert!(matches!(Books::recover(folder.path(), NOW), Err(StoreError::InUse { .. })));
+    assert!(matches!(Books::open_existing(folder.path()), Err(StoreError::InUse { .. })));
+    drop(used(&account, &mut pending, 1));
+    books.note(&changes(&books, 1, &account, &mut pending)).unwrap();
+    assert!(matches!(books.main.commit(|_| Err::<(), _>(full())), Err(StoreError::Io { .. })));
+    drop(books);
+    let (books, _) = recover(folder.path());
+    assert_eq!(calls(&books), [("single".to_owned(), 1)]);
+}
+
+#[test]
+fn who_reads_the_ledger_makes_no_journal_that_the_gateway_may_not_write() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(recover(folder.path()));
+    let journal = folder.path().join(JOURNAL);
+    fs::remove_file(&journal).unwrap();
+    drop(Books::open_existing(folder.path()).unwrap());
+    assert!(!journal.exists());
+}
+
+#[test]
 fn a_damaged_file_is_refused_wherever_the_damage_is() {
     let folder = tempfile::tempdir().unwrap();
     let (books, _) = recover(folder.path());
