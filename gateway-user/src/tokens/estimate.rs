@@ -23,6 +23,12 @@ impl Estimate {
     pub const fn is_bound(&self) -> bool {
         matches!(self.basis, Basis::Bound)
     }
+
+    /// Whether the prompt may cost any amount more: it names what it does not hold.
+    #[must_use]
+    pub const fn is_boundless(&self) -> bool {
+        matches!(self.basis, Basis::Stored)
+    }
 }
 
 /// What an estimate rests on, best first; a sum rests on the worst of its parts.
@@ -32,8 +38,10 @@ pub enum Basis {
     Counted,
     /// The most that a part can cost: an image or a sound of unknown size, or a body that cannot be read.
     Bound,
-    /// An allowance: the prompt refers to what it does not hold (a file, an earlier response, a hosted tool).
+    /// An allowance: the body holds a part of which nobody can tell what it costs (a file, a hosted tool).
     Allowance,
+    /// An allowance, too, for what upstream holds and the body only names: a file, an earlier item.
+    Stored,
 }
 
 /// Estimates what the prompt of a request body costs.
@@ -112,7 +120,7 @@ fn inputs(count: &mut Count, value: &RawValue) {
 
 fn refer(count: &mut Count, value: &RawValue) {
     if value.get() != "null" {
-        count.assumed(REFERENCE_TOKENS, Basis::Allowance);
+        count.assumed(REFERENCE_TOKENS, Basis::Stored);
     }
 }
 

@@ -36,22 +36,26 @@ pub(super) fn plain(count: &mut Count, text: &RawValue) {
 fn message(count: &mut Count, item: &RawValue) {
     count.fixed(MESSAGE);
     count.entries(item, |count, key, value| match key {
-        "role" | "refusal" | "arguments" | "input" => count.value(value),
         "name" => {
             count.fixed(NAME);
             count.value(value);
         }
         "content" | "output" | "summary" => content(count, value),
-        // What hosted tools did in earlier turns.
-        "action" | "code" | "outputs" | "results" => count.value(value),
         "function_call" => call(count, value),
         "tool_calls" if raw::is_array(value) => count.elements(value, call),
         // A reasoning item handed back: base64 of what holds about a token in four bytes.
         "encrypted_content" => count.assumed(Tokens::from_bytes(value.get().len() / 4), Basis::Bound),
-        "type" if names(value, "item_reference") => count.assumed(REFERENCE_TOKENS, Basis::Allowance),
+        "type" if names(value, "item_reference") => count.assumed(REFERENCE_TOKENS, Basis::Stored),
         // An earlier answer in sound, known to upstream by its id.
-        "audio" if raw::is_object(value) => count.assumed(REFERENCE_TOKENS, Basis::Allowance),
-        _ => {}
+        "audio" if raw::is_object(value) => count.assumed(SPOKEN_ANSWER, Basis::Bound),
+        // A picture that was drawn in an earlier turn, in base64.
+        "result" => {
+            let (tokens, basis) = count.images.tokens(None, Detail::Auto);
+            count.assumed(tokens, basis);
+        }
+        "type" | "id" | "call_id" | "tool_call_id" | "status" | "phase" => {}
+        // Role, arguments, what tools did in earlier turns, and whatever is yet to come: upstream may show it to the model.
+        _ => count.value(value),
     });
 }
 
@@ -86,9 +90,10 @@ fn part(count: &mut Count, value: &RawValue) {
     }
     let mut picture = None;
     let mut detail = Detail::Auto;
+    // Where the picture is an object, its detail is in there and nowhere else.
+    let mut detail_inside = None;
     let mut file = None;
     count.entries(value, |count, key, value| match key {
-        "text" | "refusal" => count.value(value),
         "detail" => detail = Detail::of(value),
         "type"
             if names(value, "input_image")
@@ -100,11 +105,14 @@ fn part(count: &mut Count, value: &RawValue) {
         "type" if names(value, "input_file") || names(value, "file") => {
             file.get_or_insert(None);
         }
-        "image_url" if raw::is_object(value) => count.entries(value, |_, key, value| match key {
-            "url" => picture = Some(Some(value)),
-            "detail" => detail = Detail::of(value),
-            _ => {}
-        }),
+        "image_url" if raw::is_object(value) => {
+            detail_inside = Some(Detail::Auto);
+            count.entries(value, |_, key, value| match key {
+                "url" => picture = Some(Some(value)),
+                "detail" => detail_inside = Some(Detail::of(value)),
+                _ => {}
+            });
+        }
         "image_url" => picture = Some(Some(value)),
         "file_data" => file = Some(Some(value)),
         "file" if raw::is_object(value) => count.entries(value, |_, key, value| {
@@ -113,11 +121,13 @@ fn part(count: &mut Count, value: &RawValue) {
             }
         }),
         "input_audio" => sound(count, value),
-        _ => {}
+        "type" | "file_id" | "file_url" | "annotations" | "logprobs" => {}
+        // The text, and whatever is yet to come.
+        _ => count.value(value),
     });
     if let Some(source) = picture {
         let size = source.and_then(raw::text).and_then(|url| image_size::of_data_url(&url));
-        let (tokens, basis) = count.images.tokens(size, detail);
+        let (tokens, basis) = count.images.tokens(size, detail_inside.unwrap_or(detail));
         count.assumed(tokens, basis);
     }
     match file {
@@ -125,7 +135,7 @@ fn part(count: &mut Count, value: &RawValue) {
             let pages = Tokens::from_bytes(data.get().len() / FILE_BYTES_A_TOKEN);
             count.assumed(pages.max(REFERENCE_TOKENS), Basis::Allowance);
         }
-        Some(None) => count.assumed(REFERENCE_TOKENS, Basis::Allowance),
+        Some(None) => count.assumed(REFERENCE_TOKENS, Basis::Stored),
         None => {}
     }
 }
@@ -158,5 +168,7 @@ const NAME: u64 = 1;
 /// A role that the API fills in.
 const ROLE: u64 = 1;
 const AUDIO_BYTES_A_TOKEN: usize = 100;
+/// The most output tokens of the models that speak (Azure, "Azure OpenAI models", `gpt-4o-audio-preview`).
+const SPOKEN_ANSWER: Tokens = Tokens::new(16_384);
 /// Upstream adds the text of each page and its picture, about 2,000 tokens for some 30 KB of PDF in base64.
 const FILE_BYTES_A_TOKEN: usize = 16;

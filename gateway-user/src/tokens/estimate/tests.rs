@@ -146,21 +146,67 @@ fn sounds_and_files_are_assumed() {
         part(json!({"type": "input_audio", "input_audio": {"data": "A".repeat(4000), "format": "mp3"}}));
     assert_eq!(sound, Estimate { tokens: Tokens::new(7 + 30), basis: Basis::Bound });
     let file = part(json!({"type": "file", "file": {"file_id": "file-1"}}));
-    assert_eq!(file, Estimate { tokens: Tokens::new(7 + 4096), basis: Basis::Allowance });
+    assert_eq!(file, Estimate { tokens: Tokens::new(7 + 4096), basis: Basis::Stored });
     let data = part(json!({"type": "file", "file": {"file_data": "A".repeat(160_000)}}));
     assert_eq!(data, Estimate { tokens: Tokens::new(7 + 10_000), basis: Basis::Allowance });
 }
 
 #[test]
+fn the_detail_of_an_image_is_where_the_api_looks_for_it() {
+    let cost = |part: Value| {
+        let body = json!({"messages": [{"role": "user", "content": [part]}]});
+        estimate(Api::ChatCompletions, "gpt-4o-mini", &body).tokens.get()
+    };
+    let high = json!({"url": png_url(1024, 1024), "detail": "high"});
+    let plain = cost(json!({"type": "image_url", "image_url": high}));
+    let hidden = cost(json!({"type": "image_url", "image_url": high, "detail": "low"}));
+    let silent =
+        cost(json!({"detail": "low", "type": "image_url", "image_url": {"url": png_url(1024, 1024)}}));
+    assert_eq!((hidden, silent), (plain, plain));
+}
+
+#[test]
+fn what_an_item_holds_counts_whatever_it_is_called() {
+    let text = "antidisestablishmentarianism ".repeat(100);
+    let least = super::super::count_text(super::super::Encoding::O200k, &text).get();
+    for item in [
+        json!({"type": "mcp_list_tools", "id": "1", "tools": [{"name": "f", "description": text}]}),
+        json!({"type": "apply_patch_call", "operation": {"type": "update_file", "diff": text}}),
+        json!({"type": "shell_call_output", "output": [{"stdout": text, "stderr": ""}]}),
+        json!({"type": "file_search_call", "queries": [text]}),
+        json!({"role": "assistant", "thinking": text}),
+    ] {
+        let tokens = estimate(Api::Responses, "gpt-5", &json!({"input": [item]})).tokens.get();
+        assert!(tokens >= least, "{tokens} of {least}: {item:.60}");
+    }
+    // What names, links and describes an item is not shown to the model.
+    let bare = json!({"role": "assistant", "content": [{"type": "output_text", "text": "Hello"}]});
+    let full = json!({"id": "msg_0123456789", "type": "message", "status": "completed", "phase": "final_answer",
+    "role": "assistant", "content": [
+        {"type": "output_text", "text": "Hello", "annotations": [], "logprobs": []},
+    ]});
+    let count = |item: Value| counted(Api::Responses, "gpt-5", &json!({"input": [item]}));
+    assert_eq!(count(bare), count(full));
+    let drawn =
+        json!({"input": [{"type": "image_generation_call", "id": "1", "result": "A".repeat(100_000)}]});
+    assert!(estimate(Api::Responses, "gpt-5", &drawn).tokens.get() < 10_000, "a picture is no text");
+}
+
+#[test]
 fn what_upstream_holds_is_allowed_for() {
-    for body in [
-        json!({"input": "", "previous_response_id": "resp_1"}),
-        json!({"input": "", "conversation": {"id": "conv_1"}}),
-        json!({"prompt": {"id": "pmpt_1"}}),
-        json!({"input": "", "tools": [{"type": "web_search_preview"}]}),
+    for (body, basis) in [
+        (json!({"input": "", "previous_response_id": "resp_1"}), Basis::Stored),
+        (json!({"input": "", "conversation": {"id": "conv_1"}}), Basis::Stored),
+        (json!({"prompt": {"id": "pmpt_1"}}), Basis::Stored),
+        (json!({"input": [{"type": "item_reference", "id": "msg_1"}]}), Basis::Stored),
+        (
+            json!({"input": [{"role": "user", "content": [{"type": "input_file", "file_url": "https://x"}]}]}),
+            Basis::Stored,
+        ),
+        (json!({"input": "", "tools": [{"type": "web_search_preview"}]}), Basis::Allowance),
     ] {
         let estimate = estimate(Api::Responses, "gpt-5", &body);
-        assert_eq!(estimate.basis, Basis::Allowance, "{body}");
+        assert_eq!(estimate.basis, basis, "{body}");
         assert!(estimate.tokens >= REFERENCE_TOKENS);
     }
     assert_eq!(counted(Api::Responses, "gpt-5", &json!({"input": "", "previous_response_id": null})), 7);
@@ -324,6 +370,8 @@ fn key() -> impl Strategy<Value = String> {
         "summary",
         "custom",
         "refusal",
+        "id",
+        "status",
         "a",
         "",
     ])
