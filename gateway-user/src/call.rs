@@ -37,6 +37,8 @@ pub(crate) enum Settlement {
     Counted {
         /// Counted output tokens.
         output: Tokens,
+        /// Whether all of the output could be counted.
+        whole: bool,
     },
     /// The prompt: upstream has read it, and nothing came of it.
     Prompt,
@@ -198,11 +200,11 @@ impl Call {
                 self.series.settled_upstream.inc();
                 usage
             }
-            Settlement::Counted { output } => {
+            Settlement::Counted { output, whole } => {
                 self.series.settled_counted.inc();
-                // Reasoning is not on the wire: what was held for it counts as used.
-                let output =
-                    if self.deployment.reasoning { output.max(admission.output_allowed()) } else { output };
+                // Reasoning is not on the wire: what was held for it counts as used, as for what could not be read.
+                let hidden = self.deployment.reasoning || !whole;
+                let output = if hidden { output.max(admission.output_allowed()) } else { output };
                 Usage { input: self.prompt, output, ..Usage::default() }
             }
             Settlement::Prompt => {

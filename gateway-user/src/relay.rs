@@ -367,7 +367,7 @@ impl Relay {
         }
         let Meter::Stream { api, meter, hider, .. } = &mut self.meter else { return };
         let message = refusal.to_string();
-        self.call.settle(Settlement::Counted { output: meter.output_total() });
+        self.call.settle(counted(meter));
         // Without a hider the caller has asked for the usage chunk, or its API always has one.
         let usage = hider.is_none().then(|| self.call.settled());
         let ending =
@@ -409,7 +409,7 @@ impl Relay {
             Meter::Unbilled => Settlement::Nothing,
             Meter::Stream { meter, .. } => match meter.usage() {
                 Some(usage) => Settlement::Reported(*usage),
-                None => Settlement::Counted { output: meter.output_total() },
+                None => counted(meter),
             },
             Meter::Json(scanner) => match scanner.usage() {
                 Some(usage) => Settlement::Reported(usage),
@@ -436,6 +436,11 @@ impl Relay {
         trailers.insert(TOKENS_CONSUMED, token_value(self.call.settled().total()));
         Some(Ok(Frame::trailers(trailers)))
     }
+}
+
+/// What a stream whose usage has not come has used.
+fn counted(meter: &StreamMeter) -> Settlement {
+    Settlement::Counted { output: meter.output_total(), whole: meter.is_counted_whole() }
 }
 
 impl Ending {

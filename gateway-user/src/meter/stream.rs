@@ -6,7 +6,7 @@
 
 mod wire;
 
-use memchr::memchr2;
+use memchr::{memchr2, memmem};
 
 use super::framing::{Framing, Line};
 use super::json::UsageScanner;
@@ -18,6 +18,10 @@ use wire::{Chunk, Delta, ResponseEvent, Text};
 
 /// The longest line that is held to be parsed as a whole.
 const LONGEST_LINE: usize = 32 * 1024;
+/// In how many bytes of its data an event of the Responses API says what it is.
+const TYPE_WITHIN: usize = 256;
+/// Speech is spoken at twenty tokens a second (OpenAI, "Realtime costs") and streamed as 24,000 samples of two bytes each.
+const SPEECH_A_TOKEN: usize = 48_000 / 20 / 3 * 4;
 /// The longest `id` or `model` that is kept of a stream.
 const LONGEST_NAME: usize = 256;
 
@@ -28,8 +32,12 @@ pub struct StreamMeter {
     line: Vec<u8>,
     /// Where the line under way outgrew its bound.
     overlong: Option<Overlong>,
+    /// A line that may have been part of the answer was too long to be counted.
+    passed_over: bool,
     framing: Framing,
     output: OutputCounter,
+    /// Characters of speech that have passed, in base64.
+    speech: usize,
     usage: Option<Usage>,
     finished: bool,
     identity: StreamIdentity,
@@ -68,8 +76,10 @@ impl StreamMeter {
             api,
             line: Vec::new(),
             overlong: None,
+            passed_over: false,
             framing: Framing::new(),
             output: OutputCounter::new(encoding),
+            speech: 0,
             usage: None,
             finished: false,
             identity: StreamIdentity::default(),
@@ -124,13 +134,23 @@ impl StreamMeter {
     /// The output tokens counted in what has passed, without those of the text that was not counted yet.
     #[must_use]
     pub fn output_counted(&self) -> Tokens {
-        self.output.counted()
+        self.output.counted().saturating_add(self.spoken())
     }
 
     /// The output tokens in all that has passed.
     #[must_use]
     pub fn output_total(&self) -> Tokens {
-        self.output.total()
+        self.output.total().saturating_add(self.spoken())
+    }
+
+    /// Whether all of the answer could be counted that has passed.
+    #[must_use]
+    pub const fn is_counted_whole(&self) -> bool {
+        !self.passed_over && self.unreadable == 0
+    }
+
+    fn spoken(&self) -> Tokens {
+        Tokens::from_bytes(self.speech.div_ceil(SPEECH_A_TOKEN))
     }
 
     /// Whether upstream has ended the stream, as opposed to its having broken off.
@@ -167,12 +187,23 @@ impl StreamMeter {
                 if self.line.len() > LONGEST_LINE {
                     let start = std::mem::take(&mut self.line);
                     self.overlong = Some(data_of(&start).map_or(Overlong::Other, |data| {
+                        self.passed_over |= self.may_be_answer(data);
                         let mut scanner = UsageScanner::new();
                         scanner.push(data);
                         Overlong::Data(scanner)
                     }));
                 }
             }
+        }
+    }
+
+    /// Whether data that begins so may be a part of the answer, rather than repeat some. A chunk of a few tokens is long
+    /// where the caller wants the likeliest others of each.
+    fn may_be_answer(&self, start: &[u8]) -> bool {
+        match self.api {
+            Api::ChatCompletions | Api::Completions | Api::Embeddings => true,
+            // An event's type comes first.
+            Api::Responses => memmem::find(start.get(..TYPE_WITHIN).unwrap_or(start), b".delta\"").is_some(),
         }
     }
 
@@ -218,6 +249,7 @@ impl StreamMeter {
             for text in texts {
                 self.output.push(&text.0);
             }
+            self.speech += choice.delta.as_ref().map_or(0, Delta::speech);
         }
         self.identify(chunk.id, chunk.model);
         if let Some(created) = chunk.created {
@@ -316,6 +348,41 @@ mod tests {
         assert_eq!(meter.output_total(), Tokens::new(5));
         assert_eq!((meter.identity().id.as_str(), meter.identity().choices), ("chatcmpl-1", 2));
         assert!(meter.finished() && meter.at_boundary());
+    }
+
+    #[test]
+    fn all_that_the_model_writes_counts_before_its_usage_comes() {
+        let counted = |delta: &str| {
+            let event = format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{delta}}}]}}\n\n");
+            metered(Api::ChatCompletions, &[event.as_bytes()]).output_total().get()
+        };
+        let custom =
+            r#"{"tool_calls":[{"index":0,"type":"custom","custom":{"name":"sh","input":"one two three"}}]}"#;
+        assert_eq!(counted(custom), counted(r#"{"content":"shone two three"}"#));
+        // Half a second of speech: 12,000 samples of two bytes, in base64.
+        let speech =
+            format!(r#"{{"audio":{{"id":"a","data":"{}","transcript":"one two"}}}}"#, "A".repeat(32_000));
+        assert_eq!(counted(&speech), 10 + counted(r#"{"content":"one two"}"#));
+    }
+
+    #[test]
+    fn what_is_too_long_to_be_counted_is_known_to_be_missing() {
+        let long = "1".repeat(LONGEST_LINE);
+        // What arrives in one piece need not be held.
+        let whole = |api, event: &str| {
+            let (start, rest) = event.as_bytes().split_at(20);
+            assert!(metered(api, &[event.as_bytes()]).is_counted_whole());
+            metered(api, &[start, rest]).is_counted_whole()
+        };
+        let chunk = format!(
+            "data: {{\"choices\":[{{\"delta\":{{\"content\":\"Hello\"}},\"logprobs\":{long}}}]}}\n\n"
+        );
+        assert!(!whole(Api::ChatCompletions, &chunk));
+        let event = |kind: &str| {
+            whole(Api::Responses, &format!("data: {{\"type\":\"response.{kind}\",\"logprobs\":{long}}}\n\n"))
+        };
+        assert!(!event("output_text.delta"));
+        assert!(event("created") && event("output_text.done"), "they repeat what is known");
     }
 
     #[test]

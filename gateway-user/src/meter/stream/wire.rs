@@ -45,12 +45,35 @@ pub(super) struct Delta<'a> {
     pub(super) function_call: Option<Function<'a>>,
     #[serde(borrow)]
     pub(super) tool_calls: Option<Vec<ToolCall<'a>>>,
+    #[serde(borrow)]
+    pub(super) audio: Option<Audio<'a>>,
 }
 
 #[derive(Deserialize)]
 pub(super) struct ToolCall<'a> {
     #[serde(borrow)]
     pub(super) function: Option<Function<'a>>,
+    #[serde(borrow)]
+    pub(super) custom: Option<Custom<'a>>,
+}
+
+/// A call of a tool that takes text.
+#[derive(Deserialize)]
+pub(super) struct Custom<'a> {
+    #[serde(borrow)]
+    pub(super) name: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) input: Option<Text<'a>>,
+}
+
+/// Speech, and what it says.
+#[derive(Deserialize)]
+pub(super) struct Audio<'a> {
+    /// In base64.
+    #[serde(borrow)]
+    pub(super) data: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) transcript: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -64,12 +87,23 @@ pub(super) struct Function<'a> {
 impl<'a> Delta<'a> {
     /// All that the model has written in it.
     pub(super) fn texts(&self) -> impl Iterator<Item = &Text<'a>> {
-        let tools = self.tool_calls.iter().flatten().filter_map(|call| call.function.as_ref());
-        let functions = self.function_call.iter().chain(tools);
+        let tools = || self.tool_calls.iter().flatten();
+        let functions = self.function_call.iter().chain(tools().filter_map(|call| call.function.as_ref()));
+        let functions = functions.flat_map(|function| [&function.name, &function.arguments]);
+        let customs = tools().filter_map(|call| call.custom.as_ref());
+        let customs = customs.flat_map(|custom| [&custom.name, &custom.input]);
+        let spoken = self.audio.iter().map(|audio| &audio.transcript);
         [&self.content, &self.refusal, &self.reasoning_content]
             .into_iter()
+            .chain(functions)
+            .chain(customs)
+            .chain(spoken)
             .flatten()
-            .chain(functions.flat_map(|function| [&function.name, &function.arguments].into_iter().flatten()))
+    }
+
+    /// How many characters of speech in base64 are in it.
+    pub(super) fn speech(&self) -> usize {
+        self.audio.iter().filter_map(|audio| audio.data.as_ref()).map(|Text(data)| data.len()).sum()
     }
 }
 
