@@ -19,7 +19,7 @@ use hyper::body::Incoming;
 use crate::api::Api;
 use crate::call::{Admitted, Call};
 use crate::gateway::{Access, Deployment, Snapshot, Tenant};
-use crate::limits::{Admission, Ask, Ceiling, Grant, Refused};
+use crate::limits::{Admission, Ask, Ceiling, Grant, Limits, Quota, Refused};
 use crate::names::{DeploymentName, TenantName};
 use crate::reply::Refusal;
 use crate::request::envelope::{CapKey, Unmeterable};
@@ -29,7 +29,7 @@ use crate::request::{Envelope, Route, query};
 use crate::request_id::RequestId;
 use crate::session::{OpenCall, Session};
 use crate::tenant::KeySlot;
-use crate::tokens;
+use crate::tokens::{self, Basis, Estimate};
 use crate::units::Tokens;
 
 pub(crate) use answer::ReplyBody;
@@ -111,7 +111,7 @@ impl Visit<'_> {
         drop(reading);
         let envelope = Envelope::parse(&body).map_err(|error| Refusal::InvalidRequest(error.to_string()))?;
         let deployment = self.deployment(&caller.tenant, deployment, &parts, &envelope)?;
-        refuse_unmeterable(&envelope, caller.tenant.limits().ceiling)?;
+        refuse_unmeterable(&envelope, caller.tenant.limits())?;
         let (mut call, grant) = self.admit(caller, deployment, api, &envelope, &body).await?;
         self.accepted(&call.tenant.name);
         let edits = edits(api, &envelope, &call.deployment, &grant);
@@ -222,8 +222,11 @@ impl Visit<'_> {
             Some(admitted) => admitted,
             None => {
                 let estimate = estimate(api, &deployment, body).await;
-                match admit(estimate).await {
-                    Ok(admitted) => (estimate, admitted),
+                if estimate.is_boundless() && tenant.limits().ceiling == Ceiling::Strict {
+                    return Err(stored_input("a file or an item that upstream holds"));
+                }
+                match admit(estimate.tokens).await {
+                    Ok(admitted) => (estimate.tokens, admitted),
                     Err(refused) => return Err(self.limited(&tenant, refused).await),
                 }
             }
@@ -335,9 +338,15 @@ const fn cap_keys(api: Api, deployment: &Deployment) -> &'static [CapKey] {
 }
 
 /// Refuses what escapes metering: under any ceiling what is answered elsewhere, under a strict one also what is billed
-/// for more than the request shows.
-fn refuse_unmeterable(envelope: &Envelope<'_>, ceiling: Ceiling) -> Result<(), Refusal> {
-    let problem = match (envelope.unmeterable, ceiling) {
+/// for more than the request shows. And where money is counted what costs more than the prices say.
+fn refuse_unmeterable(envelope: &Envelope<'_>, limits: &Limits) -> Result<(), Refusal> {
+    let counts_money = limits.quotas.iter().any(|quota| matches!(quota, Quota::Spend { .. }));
+    if envelope.is_dearer && counts_money {
+        return Err(Refusal::InvalidRequest(
+            "this `service_tier` has a price of its own, which a budget in dollars cannot count".to_owned(),
+        ));
+    }
+    let problem = match (envelope.unmeterable, limits.ceiling) {
         (None, _) | (Some(Unmeterable::StoredInput(_) | Unmeterable::HostedTool), Ceiling::Soft) => {
             return Ok(());
         }
@@ -345,7 +354,7 @@ fn refuse_unmeterable(envelope: &Envelope<'_>, ceiling: Ceiling) -> Result<(), R
             "`background` responses cannot be metered: their answer does not pass through here".to_owned()
         }
         (Some(Unmeterable::StoredInput(field)), Ceiling::Strict) => {
-            format!("`{field}` brings in input that is not in the request, which a strict budget cannot hold")
+            return Err(stored_input(&format!("`{field}`")));
         }
         (Some(Unmeterable::HostedTool), Ceiling::Strict) => {
             "only tools of type `function` and `custom` are metered; others spend upstream".to_owned()
@@ -354,13 +363,20 @@ fn refuse_unmeterable(envelope: &Envelope<'_>, ceiling: Ceiling) -> Result<(), R
     Err(Refusal::InvalidRequest(problem))
 }
 
+fn stored_input(what: &str) -> Refusal {
+    Refusal::InvalidRequest(format!(
+        "{what} brings in input that is not in the request, which a strict budget cannot hold"
+    ))
+}
+
 /// The tokens of a prompt. A long one is counted where it blocks nobody.
-pub(crate) async fn estimate(api: Api, deployment: &Deployment, body: &Bytes) -> Tokens {
+pub(crate) async fn estimate(api: Api, deployment: &Deployment, body: &Bytes) -> Estimate {
     if body.len() <= SHORT_PROMPT {
-        return tokens::estimate_prompt(api, &deployment.model, body).tokens;
+        return tokens::estimate_prompt(api, &deployment.model, body);
     }
     let (model, bytes) = (deployment.model.clone(), body.clone());
-    let counting = tokio::task::spawn_blocking(move || tokens::estimate_prompt(api, &model, &bytes).tokens);
+    let counting = tokio::task::spawn_blocking(move || tokens::estimate_prompt(api, &model, &bytes));
     // It can only fail by a panic in the counting, and then the bytes are a bound.
-    counting.await.unwrap_or_else(|_panicked| Tokens::from_bytes(body.len()))
+    let bound = Estimate { tokens: Tokens::from_bytes(body.len()), basis: Basis::Bound };
+    counting.await.unwrap_or(bound)
 }

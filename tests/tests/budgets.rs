@@ -321,6 +321,26 @@ async fn quotas_hold_against_many_callers_and_name_their_end() {
 }
 
 #[tokio::test]
+async fn a_dearer_service_tier_is_refused_where_money_is_counted() {
+    let dear = |tier: &str| {
+        let mut body = user_says("Tell me a story.");
+        body["service_tier"] = tier.into();
+        body
+    };
+    let money = "[tiers.default]\nspend_quota = { dollars = 5, period = \"daily\" }\n";
+    for (tiers, tier, status) in [
+        (money, "priority", 400),
+        (money, "default", 200),
+        ("[tiers.default]\ntokens_per_minute = 9000\n", "priority", 200),
+    ] {
+        let scene = Scene::start(tiers).await.unwrap();
+        let reply =
+            scene.gateway.call(chat("chat", &scene.acme.primary, &dear(tier)).unwrap()).await.unwrap();
+        assert_eq!(reply.status, status, "{tier}: {:?}", reply.body);
+    }
+}
+
+#[tokio::test]
 async fn of_many_calls_at_once_as_many_are_let_in_as_the_limit_says() {
     let scene = Scene::start("[tiers.default]\ncalls_per_minute = 10\n").await.unwrap();
     let one_call = async |number: usize| {

@@ -183,9 +183,15 @@ async fn what_could_be_read_in_two_ways_or_escapes_metering_is_refused() {
         json!({"conversation": "conv_1"}),
         json!({"prompt": {"id": "pmpt_1"}}),
         json!({"tools": [{"type": "web_search"}]}),
+        json!({"input": [{"id": "msg_1"}]}),
+        json!({"input": [{"type": "item_reference", "id": "msg_1"}]}),
+        json!({"input": [{"role": "user", "content": [{"type": "input_file", "file_url": "https://example.org/a.pdf"}]}]}),
+        json!({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "assistant-1"}]}]}),
     ] {
         let mut body = with_model(body, "chat");
-        body["input"] = "hi".into();
+        if body.get("input").is_none() {
+            body["input"] = "hi".into();
+        }
         refused(&scene, post(responses, key, &body).unwrap(), 400, "invalid_request").await;
     }
     for body in [

@@ -177,7 +177,7 @@ async fn wait_for_head(
 async fn count_prompt(call: &mut Call, prompt: &Prompt) {
     if !call.estimated {
         let estimate = super::estimate(prompt.api, &call.deployment, &prompt.body).await;
-        call.estimate(estimate);
+        call.estimate(estimate.tokens);
     }
 }
 

@@ -28,6 +28,8 @@ pub struct Envelope<'a> {
     pub prompts: u64,
     /// Why the call cannot be metered, if it cannot.
     pub unmeterable: Option<Unmeterable>,
+    /// Whether it asks to be served at another price than usual: `service_tier`.
+    pub is_dearer: bool,
     /// Where the next field would go: right behind the opening brace.
     pub fields_start: usize,
     /// Whether the body has no field at all.
@@ -217,6 +219,15 @@ impl<'a> Envelope<'a> {
                 }
                 self.prompts = prompts(value);
             }
+            "input" => {
+                if names_stored_item(value)? {
+                    self.stored_input(key, value);
+                }
+            }
+            "service_tier" => {
+                let tier = parsed::<Option<Cow<'_, str>>>(key, value, "a string")?;
+                self.is_dearer = tier.is_some_and(|tier| !matches!(&*tier, "auto" | "default" | "flex"));
+            }
             "tools" => {
                 if has_hosted_tool(value)? && self.unmeterable.is_none() {
                     self.unmeterable = Some(Unmeterable::HostedTool);
@@ -240,7 +251,7 @@ impl<'a> Envelope<'a> {
 }
 
 /// The fields that the gateway acts on.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 18] = [
     "model",
     "stream",
     "stream_options",
@@ -257,6 +268,8 @@ const KEYS: [&str; 16] = [
     "data_sources",
     "dataSources",
     "web_search_options",
+    "input",
+    "service_tier",
 ];
 
 /// A body's fields: those that the gateway acts on, in their order, and the first whose name is ambiguous.
@@ -394,6 +407,32 @@ fn prompts(value: &RawValue) -> u64 {
     let elements: Vec<&RawValue> = serde_json::from_str(value.get()).unwrap_or_default();
     let is_number = |element: &&RawValue| element.get().starts_with(|c: char| c == '-' || c.is_ascii_digit());
     if elements.iter().all(is_number) { 1 } else { elements.len() as u64 }
+}
+
+/// Whether any item of the Responses API's input is nothing but the id of one that upstream holds. Its `type`,
+/// `item_reference`, may be left out; those that have it are found by it, where the prompt is estimated.
+fn names_stored_item(input: &RawValue) -> Result<bool, EnvelopeError> {
+    #[derive(serde::Deserialize)]
+    struct Item<'a> {
+        id: Option<IgnoredAny>,
+        role: Option<IgnoredAny>,
+        #[serde(borrow, rename = "type")]
+        kind: Option<&'a RawValue>,
+    }
+    const ITEMS: &str = "a text or a list of items, each with one `type`";
+    let text = input.get();
+    // Most have no ids, and are not read any further.
+    if !text.starts_with('[') || !(text.contains(r#""id""#) || text.contains(r"\u00")) {
+        return Ok(false);
+    }
+    let elements: Vec<&RawValue> = parsed("input", input, ITEMS)?;
+    for item in elements.into_iter().filter(|element| element.get().starts_with('{')) {
+        let item: Item<'_> = parsed("input", item, ITEMS)?;
+        if item.id.is_some() && item.role.is_none() && item.kind.is_none() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether any tool is of a kind that upstream runs itself. Functions and custom tools run at the caller's. A list that

@@ -108,8 +108,19 @@ fn what_escapes_metering_is_seen() {
         (r#"{"tools":[{"type":"function","function":{"name":"f"}}]}"#, None),
         (r#"{"data_sources":[{}]}"#, Some(Unmeterable::StoredInput("data_sources"))),
         (r#"{"web_search_options":{}}"#, Some(Unmeterable::StoredInput("web_search_options"))),
+        (r#"{"input":[{"id":"msg_1"}]}"#, Some(Unmeterable::StoredInput("input"))),
+        (r#"{"input":[{"\u0069d":"msg_1","type":null}]}"#, Some(Unmeterable::StoredInput("input"))),
+        (r#"{"input":[{"id":"msg_1","type":"message"},{"id":"msg_2","role":"user"}]}"#, None),
+        (r#"{"input":[{"role":"user","content":"{\"id\":1}"}]}"#, None),
+        (r#"{"input":["\"id\"",[1,2],3]}"#, None),
     ] {
         assert_eq!(parse(body).unwrap().unmeterable, expected, "{body}");
+    }
+    assert!(parse(r#"{"input":[{"id":"msg_1","type":"message","type":null}]}"#).is_err());
+    for (tier, expected) in
+        [("null", false), (r#""auto""#, false), (r#""flex""#, false), (r#""priority""#, true)]
+    {
+        assert_eq!(parse(&format!(r#"{{"service_tier":{tier}}}"#)).unwrap().is_dearer, expected, "{tier}");
     }
 }
 
