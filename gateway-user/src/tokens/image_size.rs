@@ -68,13 +68,42 @@ fn png(image: Base64<'_>) -> Option<Size> {
     })
 }
 
-/// GIF, version 89a, section 18: the logical screen descriptor follows the signature.
+/// GIF, version 89a: the logical screen (section 18), which decoders enlarge for a picture beyond it, then the extensions
+/// (sections 23 to 26) up to the first picture's descriptor (section 20).
 fn gif(image: Base64<'_>) -> Option<Size> {
-    let [head @ .., w0, w1, h0, h1] = image.read::<10>(0)?;
-    (head == *b"GIF87a" || head == *b"GIF89a").then(|| Size {
-        width: u32::from(u16::from_le_bytes([w0, w1])),
-        height: u32::from(u16::from_le_bytes([h0, h1])),
-    })
+    let [head @ .., w0, w1, h0, h1, flags, _, _] = image.read::<13>(0)?;
+    if head != *b"GIF87a" && head != *b"GIF89a" {
+        return None;
+    }
+    let side = |low, high| u32::from(u16::from_le_bytes([low, high]));
+    let colours = if flags & 0x80 == 0 { 0 } else { 3 << ((flags & 7) + 1) };
+    let mut at = 13 + colours;
+    for _ in 0..GIF_BLOCKS {
+        match image.read::<2>(at)? {
+            [0x2c, _] => {
+                let [x0, x1, y0, y1, pw0, pw1, ph0, ph1] = image.read::<8>(at + 1)?;
+                return Some(Size {
+                    width: side(w0, w1).max(side(x0, x1) + side(pw0, pw1)),
+                    height: side(h0, h1).max(side(y0, y1) + side(ph0, ph1)),
+                });
+            }
+            [0x21, _] => at = after_sub_blocks(image, at + 2)?,
+            _ => return None,
+        }
+    }
+    None
+}
+
+/// Where the sub-blocks of a GIF end that begin at a place: behind the first empty one.
+fn after_sub_blocks(image: Base64<'_>, mut at: usize) -> Option<usize> {
+    for _ in 0..GIF_BLOCKS {
+        let [length] = image.read::<1>(at)?;
+        at += 1 + usize::from(length);
+        if length == 0 {
+            return Some(at);
+        }
+    }
+    None
 }
 
 /// RFC 9649, section 2: a RIFF container whose first chunk is `VP8 `, `VP8L` or `VP8X`.
@@ -129,7 +158,8 @@ fn jpeg(image: Base64<'_>) -> Option<Size> {
             (0xff, 0x01 | 0xd0..=0xd7) => at += 2,
             // The end, or the scan, before any frame.
             (0xff, 0xd9 | 0xda) => return None,
-            (0xff, _) => at += 2 + usize::from(u16::from_be_bytes([l0, l1])),
+            // Tables, comments and applications' own. Of all else decoders make what they like.
+            (0xff, 0xc4 | 0xc8 | 0xcc | 0xdb..=0xfe) => at += 2 + usize::from(u16::from_be_bytes([l0, l1])),
             _ => return None,
         }
     }
@@ -140,6 +170,8 @@ fn jpeg(image: Base64<'_>) -> Option<Size> {
 const LONGEST_READ: usize = 24;
 /// More than any media type with its parameters.
 const MEDIA_TYPE_BYTES: usize = 256;
+/// Metadata of 16 KiB are as many sub-blocks.
+const GIF_BLOCKS: usize = 64;
 /// A 16 MiB JPEG has fewer segments before its frame.
 const JPEG_SEGMENTS: usize = 1024;
 
@@ -175,7 +207,8 @@ pub(super) mod tests {
     #[test]
     fn sizes_are_read_from_headers() {
         assert_eq!(of_data_url(&png_url(640, 480)), Some(SIZE));
-        assert_eq!(of_data_url(&data_url("image/gif", b"GIF89a\x80\x02\xe0\x01\xf7")), Some(SIZE));
+        let gif = b"GIF89a\x80\x02\xe0\x01\x70\0\0\x2c\0\0\0\0\x80\x02\xe0\x01\0";
+        assert_eq!(of_data_url(&data_url("image/gif", gif)), Some(SIZE));
         let lossy = b"RIFF\0\0\0\0WEBPVP8 \0\0\0\0\0\0\0\x9d\x01\x2a\x80\x02\xe0\x01";
         assert_eq!(of_data_url(&data_url("image/webp", lossy)), Some(SIZE));
         let bits = (639_u32 | 479 << 14).to_le_bytes();
@@ -183,6 +216,29 @@ pub(super) mod tests {
         assert_eq!(of_data_url(&data_url("image/webp", &lossless)), Some(SIZE));
         let extended = b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0\x7f\x02\0\xdf\x01\0";
         assert_eq!(of_data_url(&data_url("image/webp", extended)), Some(SIZE));
+    }
+
+    #[test]
+    fn a_gif_is_as_large_as_its_picture_whatever_the_screen() {
+        // A screen of one pixel with two colours, a comment, a control, and a picture beside it.
+        let mut gif = b"GIF89a\x01\0\x01\0\x80\0\0".to_vec();
+        gif.extend([0; 6]);
+        gif.extend(b"\x21\xfe\x02hi\x01!\0\x21\xf9\x04\0\0\0\0\0\x2c\x10\0\x10\0\x70\x02\xd0\x01\0");
+        assert_eq!(of_data_url(&data_url("image/gif", &gif)), Some(SIZE));
+        for cut in 0..gif.len() - 1 {
+            assert_eq!(of_data_url(&data_url("image/gif", &gif[..cut])), None, "{cut}");
+        }
+    }
+
+    #[test]
+    fn what_a_decoder_skips_hides_no_jpeg_frame() {
+        // Decoders pass over a stuffed zero, and read on right behind it; a second start they refuse.
+        for marker in [0x00, 0xd8, 0x02] {
+            let mut jpeg = vec![0xff, 0xd8, 0xff, marker, 0, 19];
+            jpeg.extend([0xff, 0xc0, 0, 17, 8, 0x20, 0, 0x20, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
+            jpeg.extend([0xff, 0xc0, 0, 17, 8, 0, 1, 0, 1, 3]);
+            assert_eq!(of_data_url(&data_url("image/jpeg", &jpeg)), None, "{marker}");
+        }
     }
 
     #[test]

@@ -43,8 +43,9 @@ fn format_entry(count: &mut Count, key: &str, value: &RawValue) {
             count.fixed(FORMAT_HEADING);
             count.value(value);
         }
-        "name" | "description" => count.value(value),
-        _ => {}
+        "type" | "strict" => {}
+        // Name, description, and whatever is yet to come.
+        _ => count.value(value),
     }
 }
 
@@ -102,7 +103,8 @@ fn schema(count: &mut Count, schema: &RawValue, depth: usize) {
         return count.value(schema);
     }
     count.entries(schema, |count, key, value| match key {
-        "type" | "required" | "additionalProperties" | "title" | "$schema" => {}
+        "type" | "required" | "title" | "$schema" => {}
+        "additionalProperties" if !raw::is_object(value) => {}
         "properties" if raw::is_object(value) => properties(count, value, depth),
         "items" => self::schema(count, value, depth - 1),
         _ => count.value(value),
@@ -132,7 +134,8 @@ fn property(count: &mut Count, name: &str, value: &RawValue, depth: usize) {
         "type" => kind = words(value),
         "description" => description = words(value),
         "enum" if raw::is_array(value) => choices(count, value),
-        "required" | "additionalProperties" | "title" => {}
+        "required" | "title" => {}
+        "additionalProperties" if !raw::is_object(value) => {}
         "properties" if depth > 1 && raw::is_object(value) => properties(count, value, depth - 1),
         "items" => schema(count, value, depth - 1),
         _ => count.value(value),

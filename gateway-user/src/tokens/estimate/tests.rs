@@ -229,6 +229,19 @@ fn completions_and_embeddings_take_texts_and_token_ids() {
 }
 
 #[test]
+fn a_schema_within_a_schema_counts_wherever_it_stands() {
+    let text = "antidisestablishmentarianism ".repeat(100);
+    let least = super::super::count_text(super::super::Encoding::O200k, &text).get();
+    let more = json!({"type": "object", "additionalProperties": {"description": text}});
+    for parameters in [more.clone(), json!({"type": "object", "properties": {"a": more}})] {
+        let body = json!({"messages": [], "tools": [{"function": {"name": "f", "parameters": parameters}}]});
+        assert!(chat("gpt-4o", &body) >= least);
+    }
+    let body = json!({"messages": [], "response_format": {"type": "grammar", "grammar": text}});
+    assert!(chat("gpt-4o", &body) >= least);
+}
+
+#[test]
 fn schemas_count_as_they_are_written() {
     let mut body = json!({"messages": [{"role": "user", "content": "?"}]});
     let without = chat("gpt-4o", &body);
