@@ -183,6 +183,10 @@ impl Work {
     fn committed(&mut self, result: Result<(), StoreError>) -> bool {
         let Some(Commit { changes, begun }) = self.committing.take() else { return true };
         if let Err(error) = result {
+            // Where the journal takes it, a kill or a stop loses no more than while all is well.
+            if self.store.books.note(&changes).is_ok() {
+                self.kept(changes.number, begun);
+            }
             return self.failed(&error, begun);
         }
         for (_, account, checkpoint) in &changes.accounts {
@@ -234,7 +238,7 @@ impl Work {
             self.gateway.metrics.store_up.set(0);
             tracing::error!(
                 problem,
-                "the store is down: budgets and the ledger are kept in memory until it is back"
+                "the store is down: budgets and the ledger are kept in memory, and in the journal if that can be written, until it is back"
             );
             *outage = Some(Outage { since: now.utc_seconds, problem });
         }

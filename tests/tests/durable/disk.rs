@@ -5,11 +5,13 @@ use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
+use std::process::{Child, Command};
+use std::time::Instant;
 
-use gateway_tests::harness::{Config, Protocol, Site, wait_until};
+use gateway_tests::harness::{Config, Gateway, Protocol, Site, wait_until};
 use gateway_tests::simulator::Simulator;
 
-use super::{azure, call, number, total};
+use super::{azure, call, number, started, total};
 
 fn site(azure: &Simulator) -> Site {
     let site = Site::new(azure, &Config::for_simulator(azure).unwrap()).unwrap();
@@ -18,7 +20,7 @@ fn site(azure: &Simulator) -> Site {
 }
 
 /// What a gateway that does not start says last.
-fn refusal(mut serve: std::process::Command) -> String {
+fn refusal(mut serve: Command) -> String {
     let output = serve.output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let said = String::from_utf8(output.stderr).unwrap();
@@ -114,6 +116,45 @@ async fn a_full_disk_stops_no_call_and_loses_nothing() {
     store_is_up().await;
     let (ledger, truth) = (total(&gateway).await, azure.all_totals());
     assert_eq!((number(&ledger, "calls"), number(&ledger, "tokens")), (truth.calls, truth.tokens()));
+}
+
+/// The disk takes nothing any more, from now until the process ends.
+fn break_disk(gateway: &Gateway) -> Child {
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync"]);
+    strace.args(["-e", "inject=fsync,fdatasync:error=EIO", "-p", &gateway.pid().to_string()]);
+    strace.spawn().unwrap()
+}
+
+#[tokio::test]
+async fn what_a_broken_disk_does_not_take_survives_a_kill_and_a_stop() {
+    for kill in [true, false] {
+        let azure = azure();
+        let site = Site::new(&azure, &Config::for_simulator(&azure).unwrap()).unwrap();
+        let key = site.add_tenant("acme", None).unwrap().primary;
+        let gateway = started(site).await;
+        let mut client = gateway.connect(Protocol::Http1).await.unwrap();
+        let mut strace = break_disk(&gateway);
+        let metric = async |name: &'static str| gateway.metric(name, &[]).await.unwrap();
+        wait_until("the store is down", async || {
+            assert_eq!(call(&mut client, &key, 10, false).await.unwrap().status, 200);
+            metric("gateway_store_up").await < 0.5
+        })
+        .await
+        .unwrap();
+        let called = Instant::now();
+        wait_until("what was used is kept all the same", async || {
+            metric("gateway_store_age_seconds").await < called.elapsed().as_secs_f64()
+        })
+        .await
+        .unwrap();
+        drop(client);
+        let site = if kill { gateway.kill().unwrap() } else { gateway.terminate().unwrap().0 };
+        strace.wait().unwrap();
+        let gateway = started(site).await;
+        let (ledger, truth) = (total(&gateway).await, azure.all_totals());
+        assert_eq!((number(&ledger, "calls"), number(&ledger, "tokens")), (truth.calls, truth.tokens()));
+    }
 }
 
 #[test]
