@@ -368,6 +368,30 @@ fn endless() -> ScriptedUpstream {
 }
 
 #[tokio::test]
+async fn errors_that_azure_bills_are_paid_for() {
+    for (status, code, paid) in [
+        // It has worked until the time was over, on as many tokens as it was allowed.
+        ("408 Request Timeout", "timeout", 40.0),
+        ("400 Bad Request", "context_length_exceeded", 0.0),
+        ("400 Bad Request", "unsupported_value", -1.0),
+    ] {
+        let body = format!("{{\"error\":{{\"code\":\"{code}\"}}}}");
+        let answer = format!(
+            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let upstream = ScriptedUpstream::start(move |stream| stream.write_all(answer.as_bytes())).unwrap();
+        let scene = Scene::beside(upstream.address(), "", "").await.unwrap();
+        let mut body = user_says("hi");
+        body["max_tokens"] = 40.into();
+        let reply = scene.gateway.call(chat("odd", &scene.acme.primary, &body).unwrap()).await.unwrap();
+        assert!(status.starts_with(reply.status.as_str()), "{reply:?}");
+        assert_eq!(booked(&scene, "aoai_completion_tokens_total").await, f64::max(paid, 0.0), "{code}");
+        assert_eq!(booked(&scene, "aoai_prompt_tokens_total").await > 0.0, paid >= 0.0, "{code}");
+    }
+}
+
+#[tokio::test]
 async fn an_upstream_that_ignores_its_cap_is_cut_well_formed() {
     let upstream = endless();
     let scene =

@@ -191,7 +191,7 @@ async fn hold(call: &mut Call, mut source: Source, status: StatusCode) -> Result
             Err(refusal) => refusal,
         };
         call.settle(match scanner.usage() {
-            _ if !billed => Settlement::Nothing,
+            _ if !billed => error(status, &parts),
             Some(usage) => Settlement::Reported(usage),
             None => Settlement::HoldStands,
         });
@@ -199,8 +199,7 @@ async fn hold(call: &mut Call, mut source: Source, status: StatusCode) -> Result
         return Err(refusal);
     }
     call.settle(match scanner.usage() {
-        _ if !billed && is_content_filter(status, &parts) => Settlement::Prompt,
-        _ if !billed => Settlement::Nothing,
+        _ if !billed => error(status, &parts),
         Some(usage) => Settlement::Reported(usage),
         None => {
             call.gateway.metrics.unreadable_usage.inc();
@@ -210,10 +209,18 @@ async fn hold(call: &mut Call, mut source: Source, status: StatusCode) -> Result
     Ok(Held::Whole(parts, source))
 }
 
-/// Whether an error is one that Azure may bill the prompt for: its content filter has read it.
-fn is_content_filter(status: StatusCode, parts: &VecDeque<Bytes>) -> bool {
-    status == StatusCode::BAD_REQUEST
-        && parts.iter().any(|part| memchr::memmem::find(part, b"\"content_filter\"").is_some())
+/// What an error of upstream's has used. Azure bills what it has worked on (Azure, "Plan to manage costs": "HTTP Error
+/// response code and billing status"): a prompt that its content filter has read, or that was too long, and what was
+/// written until the time was over.
+fn error(status: StatusCode, parts: &VecDeque<Bytes>) -> Settlement {
+    let says = |code: &str| parts.iter().any(|part| memchr::memmem::find(part, code.as_bytes()).is_some());
+    match status {
+        StatusCode::REQUEST_TIMEOUT => Settlement::HoldStands,
+        StatusCode::BAD_REQUEST if says("\"content_filter\"") || says("\"context_length_exceeded\"") => {
+            Settlement::Prompt
+        }
+        _ => Settlement::Nothing,
+    }
 }
 
 /// The tenant's deployments, as OpenAI's API lists models.
