@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 /// The object, beside its sources.
 pub(crate) const OBJECT: &str = "shed.bpf.o";
-/// What the object was built from, beside it: the sources' digest, then the toolchain.
+/// What the object was built from, beside it: the sources' digest.
 pub(crate) const RECORD: &str = "shed.bpf.built-from";
 
 /// Every file that the object is built from, in a fixed order, given the package's directory.

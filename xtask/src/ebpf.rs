@@ -1,5 +1,6 @@
 //! `cargo xtask ebpf`: builds the kernel object from its sources, the same bytes wherever it is built.
 
+mod canonical;
 #[path = "../../gateway-ebpf/digest.rs"]
 mod digest;
 mod toolchain;
@@ -11,14 +12,19 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
+use self::canonical::canonical;
 use self::toolchain::{Toolchain, Way};
 
 /// Builds the kernel programs with a toolchain that is found, or else installed below `target/`.
 #[derive(Debug, Args)]
 pub(crate) struct Ebpf {
-    /// Compare with the committed object instead of replacing it.
+    /// Compare with the committed object instead of replacing it
     #[arg(long)]
     check: bool,
+    /// The toolchain to build with; any gives the same bytes. Unless given, whichever is there, else the first that can be
+    /// installed
+    #[arg(long, value_enum)]
+    toolchain: Option<Way>,
 }
 
 /// BPF's machine of 2019 on: atomic compare-and-swap, 32-bit registers, longer jumps.
@@ -36,7 +42,7 @@ const PROFILE: [(&str, &str); 5] = [
 
 impl Ebpf {
     /// `cargo xtask ebpf --check`.
-    pub(crate) const CHECK: Self = Self { check: true };
+    pub(crate) const CHECK: Self = Self { check: true, toolchain: None };
 
     /// Builds, then writes or compares.
     ///
@@ -46,46 +52,35 @@ impl Ebpf {
         let package = root.join("gateway-ebpf");
         let [object, record] = [digest::OBJECT, digest::RECORD].map(|name| package.join(name));
         let sources = digest::digest(&package).context("cannot read the sources")?;
-        let toolchains = root.join("target/ebpf-toolchain");
         if self.check {
-            let recorded =
+            let built_from =
                 fs::read_to_string(&record).with_context(|| format!("cannot read {}", record.display()))?;
-            let (built_from, way) = recorded.split_once('\n').unwrap_or_default();
             ensure!(
-                built_from == sources,
+                built_from.trim() == sources,
                 "the sources changed since the object was built: run `cargo xtask ebpf`"
             );
-            let way = Way::named(way.trim())
-                .with_context(|| format!("the object was built by {way}: run `cargo xtask ebpf`"))?;
-            let built = build(root, &Toolchain::find_or_install(&toolchains, Some(way))?)?;
-            return compare(&object, &built);
         }
-        let toolchain = Toolchain::find_or_install(&toolchains, None)?;
-        fs::copy(build(root, &toolchain)?, object).context("cannot replace the object")?;
-        fs::write(&record, format!("{sources}\n{}\n", toolchain.way())).context("cannot write the record")?;
+        let toolchain = Toolchain::find_or_install(&root.join("target/ebpf-toolchain"), self.toolchain)?;
+        let built = build(root, &toolchain)?;
+        if self.check {
+            let committed = fs::read(&object).with_context(|| format!("cannot read {}", object.display()))?;
+            ensure!(
+                committed == built,
+                "{} is not what its sources build to with {}: run `cargo xtask ebpf`",
+                object.display(),
+                toolchain.way()
+            );
+            return Ok(());
+        }
+        fs::write(object, built).context("cannot replace the object")?;
+        fs::write(&record, format!("{sources}\n")).context("cannot write the record")?;
         Ok(())
     }
 }
 
-fn compare(committed: &Path, built: &Path) -> Result<()> {
-    let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
-    ensure!(
-        read(committed)? == read(built)?,
-        "{} is not what its sources build to ({}): run `cargo xtask ebpf`",
-        committed.display(),
-        built.display()
-    );
-    Ok(())
-}
-
-/// Compiles and links; the object's path.
-fn build(root: &Path, toolchain: &Toolchain) -> Result<PathBuf> {
+/// Compiles and links; the object.
+fn build(root: &Path, toolchain: &Toolchain) -> Result<Vec<u8>> {
     let target = root.join("target/ebpf");
-    let home = cargo_home()?;
-    let sysroot = toolchain.sysroot()?;
-    let remap = [(root, "/aoai-gateway"), (home.as_path(), "/cargo"), (sysroot.as_path(), "/rust")].map(
-        |(from, to)| from.canonicalize().map(|from| format!("--remap-path-prefix={}={to}", from.display())),
-    );
     let mut flags: Vec<String> = [
         &format!("-Clinker={}", toolchain.linker().display()),
         "-Cdebuginfo=2",
@@ -96,9 +91,7 @@ fn build(root: &Path, toolchain: &Toolchain) -> Result<PathBuf> {
     ]
     .map(ToOwned::to_owned)
     .to_vec();
-    for flag in remap {
-        flags.push(flag.context("cannot resolve a path that the object must not contain")?);
-    }
+    flags.extend(remapped(root, &toolchain.sysroot()?)?);
     let mut cargo = Command::new("cargo");
     cargo
         .current_dir(root)
@@ -113,7 +106,27 @@ fn build(root: &Path, toolchain: &Toolchain) -> Result<PathBuf> {
         .envs(PROFILE);
     toolchain.apply(&mut cargo);
     run(&mut cargo)?;
-    Ok(target.join("bpfel-unknown-none/release/shed"))
+    let linked = target.join("bpfel-unknown-none/release/shed");
+    canonical(&fs::read(&linked).with_context(|| format!("cannot read {}", linked.display()))?)
+}
+
+/// Flags by which the object does not tell where it was built.
+fn remapped(root: &Path, sysroot: &Path) -> Result<Vec<String>> {
+    let resolved = |path: &Path| {
+        path.canonicalize()
+            .with_context(|| format!("cannot resolve {}, which the object must not name", path.display()))
+    };
+    let root = resolved(root)?;
+    let mut remaps = vec![(root.clone(), "/aoai-gateway")];
+    for (path, name) in [(cargo_home()?, "/cargo"), (sysroot.to_owned(), "/rust")] {
+        let path = resolved(&path)?;
+        // What lies in the repository, cargo names from there.
+        if let Ok(within) = path.strip_prefix(&root) {
+            remaps.push((within.to_owned(), name));
+        }
+        remaps.push((path, name));
+    }
+    Ok(remaps.iter().map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display())).collect())
 }
 
 fn cargo_home() -> Result<PathBuf> {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
 
 use super::run;
 
@@ -20,8 +21,9 @@ const LLVM_MAJOR: &str = "22";
 const BPF_LINKER: &str = "0.13.0";
 const BPF_LINKER_INSIDE: &str = "0.10.4";
 
-/// Debian's packages: compiler, `core` as sources, and LLVM for the linker.
-const PACKAGES: [&str; 10] = [
+/// Debian's packages: compiler, `core` as sources, LLVM for the linker, and the libraries that LLVM takes beyond those that
+/// any Debian with a C++ compiler has.
+const PACKAGES: [&str; 17] = [
     "rustc-web",
     "libstd-rust-web-1.96",
     "libstd-rust-web-dev",
@@ -32,6 +34,13 @@ const PACKAGES: [&str; 10] = [
     "libpolly-22-dev",
     "libzstd-dev",
     "zlib1g-dev",
+    "libbsd0",
+    "libedit2",
+    "libffi8",
+    "libicu72",
+    "libmd0",
+    "libxml2",
+    "libz3-4",
 ];
 
 /// A toolchain that is there.
@@ -43,23 +52,17 @@ pub(super) struct Toolchain {
     libraries: Vec<PathBuf>,
 }
 
-/// How one comes by a toolchain. The two carry LLVMs that differ in the last number, and so do the objects they make:
-/// the same instructions but for details, not the same bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How one comes by a toolchain. The LLVMs of the two differ in the last number, and in nothing that is used here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Way {
-    /// rustup's compiler, and a linker that uses the LLVM inside it.
+    /// rustup's compiler, and a linker that uses the LLVM inside it
     Rustup,
-    /// Debian's compiler, and a linker on Debian's LLVM.
+    /// Debian's compiler, and a linker on Debian's LLVM
     Debian,
 }
 
 impl Way {
     const ALL: [Self; 2] = [Self::Rustup, Self::Debian];
-
-    /// The way that a record names.
-    pub(super) fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|way| way.to_string() == name)
-    }
 
     fn install(self, folder: &Path) -> Result<()> {
         match self {
@@ -198,7 +201,10 @@ fn install_rustup(folder: &Path) -> Result<()> {
 fn install_debian(folder: &Path) -> Result<()> {
     let packages = folder.join("packages");
     fs::create_dir_all(&packages)?;
-    run(Command::new("apt-get").args(["download", "--quiet"]).args(PACKAGES).current_dir(&packages))?;
+    let mut download = Command::new("apt-get");
+    // As root, apt would warn that its own user may not write here.
+    download.args(["download", "--quiet", "--option", "APT::Sandbox::User=root"]).args(PACKAGES);
+    run(download.current_dir(&packages))?;
     for package in fs::read_dir(&packages)? {
         run(Command::new("dpkg").arg("-x").arg(package?.path()).arg(folder.join("debian")))?;
     }
