@@ -14,6 +14,8 @@ mod held;
 mod identity;
 #[path = "kernel/lifetime.rs"]
 mod lifetime;
+#[path = "kernel/old.rs"]
+mod old;
 #[path = "kernel/scene.rs"]
 mod scene;
 #[path = "kernel/stage.rs"]
@@ -53,6 +55,8 @@ fn main() -> ExitCode {
         held::every_way_to_close_is_counted,
         lifetime::a_killed_process_leaves_nothing_attached,
         lifetime::what_is_in_the_way_is_said,
+        old::an_old_kernel_is_said_where_shedding_is_required,
+        old::on_an_old_kernel_calls_are_served_without_shedding,
         lifetime::a_renamed_interface_stays_protected,
         lifetime::a_lost_interface_is_attached_when_it_is_back,
         lifetime::maps_work_without_privileges,

@@ -1,7 +1,10 @@
 //! What can be in the way of the kernel part, and how to clear it.
 
+use std::error::Error;
 use std::io;
 use std::path::PathBuf;
+
+use nix::errno::Errno;
 
 /// Why the kernel part is not there, or could not be told something. One line each: what is wrong, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +20,7 @@ pub enum KernelError {
     },
     /// The kernel lacks what the programs use.
     #[error(
-        "the kernel is {running}, and the programs need {} or newer: upgrade it, or set kernel.mode = \"off\"",
+        "shedding needs Linux {} or newer, and this kernel is {running}: upgrade it, or set kernel.mode = \"off\"",
         OLDEST_KERNEL
     )]
     OldKernel {
@@ -87,17 +90,22 @@ pub enum KernelError {
         /// Why.
         source: aya::programs::ProgramError,
     },
+    /// bpf(2) is not there.
+    #[error("this kernel has no bpf(2): run one with CONFIG_BPF_SYSCALL, or set kernel.mode = \"off\"")]
+    NoBpf,
+    /// bpf(2) is forbidden, whatever the capabilities.
+    #[error(
+        "bpf(2) is forbidden here in spite of the capabilities: allow it in the container's seccomp profile, \
+         or set kernel.mode = \"off\""
+    )]
+    Forbidden,
     /// The kernel refused the object.
-    #[error("the kernel refused the programs")]
+    #[error(
+        "the kernel refused the programs: run a distribution's kernel of Linux {} or newer, \
+         or set kernel.mode = \"off\"",
+        OLDEST_KERNEL
+    )]
     Load(#[source] Box<aya::EbpfError>),
-    /// The kernel refused a program.
-    #[error("the kernel refused the program {name}")]
-    Program {
-        /// Which.
-        name: &'static str,
-        /// Why.
-        source: aya::programs::ProgramError,
-    },
     /// The object lacks what this code expects of it.
     #[error("the embedded kernel object has no {name}: rebuild it with `cargo xtask ebpf`")]
     Object {
@@ -137,5 +145,47 @@ pub enum KernelError {
     Privileges(#[source] caps::errors::CapsError),
 }
 
+impl KernelError {
+    /// Why programs and maps could not be loaded.
+    pub(super) fn load(error: aya::EbpfError) -> Self {
+        match errno(&error) {
+            Some(Errno::ENOSYS) => Self::NoBpf,
+            Some(Errno::EPERM) => Self::Forbidden,
+            _ => Self::Load(Box::new(error)),
+        }
+    }
+}
+
+/// What a system call answered, if it is in what caused an error.
+fn errno(error: &(dyn Error + 'static)) -> Option<Errno> {
+    let causes = std::iter::successors(Some(error), |cause| (*cause).source());
+    let number =
+        causes.filter_map(|cause| cause.downcast_ref::<io::Error>()).find_map(io::Error::raw_os_error);
+    number.map(Errno::from_raw)
+}
+
 /// Atomic compare-and-swap in programs needs 5.12; this is the first long-term one after.
 pub(super) const OLDEST_KERNEL: &str = "5.15";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::describe;
+
+    /// What is said when the kernel answers so to the making of a map.
+    fn said(errno: Errno) -> String {
+        let (name, io_error) = ("KNOWN".to_owned(), io::Error::from(errno));
+        describe(&KernelError::load(aya::maps::MapError::CreateError { name, io_error }.into()))
+    }
+
+    #[test]
+    fn a_refusal_says_what_to_do() {
+        assert!(said(Errno::ENOSYS).contains("CONFIG_BPF_SYSCALL"));
+        assert!(said(Errno::EPERM).contains("seccomp"));
+        let other = said(Errno::EINVAL);
+        assert!(
+            other.contains("Linux 5.15") && other.ends_with("`KNOWN`: Invalid argument (os error 22)"),
+            "{other}"
+        );
+    }
+}

@@ -177,6 +177,23 @@ impl Site {
         Ok(String::from_utf8(output.stdout)?)
     }
 
+    /// One of the gateway's commands, run by another that takes it as its last arguments.
+    ///
+    /// # Errors
+    /// When the binary does not build.
+    pub fn command_under(&self, mut wrapper: Command, arguments: &[&str]) -> anyhow::Result<Command> {
+        let inner = self.command(arguments)?;
+        wrapper.arg(inner.get_program()).args(inner.get_args());
+        wrapper.current_dir(self.path()).stdin(Stdio::null());
+        for (name, value) in inner.get_envs() {
+            match value {
+                Some(value) => wrapper.env(name, value),
+                None => wrapper.env_remove(name),
+            };
+        }
+        Ok(wrapper)
+    }
+
     /// Starts the gateway in mounts of its own, after a command of the shell that changes them, and waits until it
     /// listens. Where this process is not root, it needs user namespaces.
     ///
@@ -202,18 +219,13 @@ impl Site {
         self.start_under(command)
     }
 
-    /// Starts the gateway by a command that becomes the one that its last arguments are.
-    fn start_under(self, mut command: Command) -> anyhow::Result<Gateway> {
-        let serve = self.command(&["serve"])?;
-        command.arg(serve.get_program()).args(serve.get_args());
-        command.current_dir(self.path()).stdin(Stdio::null());
-        for (name, value) in serve.get_envs() {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
-        Gateway::run(self, command)
+    /// Starts the gateway by a command that becomes the one that its last arguments are, and waits until it listens.
+    ///
+    /// # Errors
+    /// When it does not listen in time; its log is in the error.
+    pub fn start_under(self, wrapper: Command) -> anyhow::Result<Gateway> {
+        let serve = self.command_under(wrapper, &["serve"])?;
+        Gateway::run(self, serve)
     }
 
     /// Starts the gateway and waits until it listens.

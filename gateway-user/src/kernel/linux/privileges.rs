@@ -22,7 +22,7 @@ struct Version(u32, u32);
 /// # Errors
 /// When a capability is missing or the kernel is too old.
 pub(super) fn check() -> Result<(), KernelError> {
-    let release = release()?;
+    let release = release();
     if Version::parse(&release) < Version::parse(OLDEST_KERNEL) {
         return Err(KernelError::OldKernel { running: release });
     }
@@ -53,7 +53,7 @@ pub fn drop_privileges() -> Result<(), KernelError> {
     }
     let permitted = caps::read(None, CapSet::Permitted).map_err(KernelError::Privileges)?;
     let mut kept = caps::CapsHashSet::new();
-    if Version::parse(&release()?) < Some(MAPS_WITHOUT_CAPABILITY) && permitted.contains(&Capability::CAP_BPF)
+    if Version::parse(&release()) < Some(MAPS_WITHOUT_CAPABILITY) && permitted.contains(&Capability::CAP_BPF)
     {
         kept.insert(Capability::CAP_BPF);
     }
@@ -70,10 +70,9 @@ pub fn drop_privileges() -> Result<(), KernelError> {
     Ok(())
 }
 
-fn release() -> Result<String, KernelError> {
-    fs::read_to_string("/proc/sys/kernel/osrelease")
-        .map(|release| release.trim().to_owned())
-        .map_err(|source| KernelError::System { what: "the kernel's version", source })
+/// As the kernel tells this process (uname(2)).
+fn release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
 }
 
 impl Version {

@@ -72,10 +72,9 @@ impl Programs {
         for (name, entries) in entries {
             loader.map_max_entries(name, *entries);
         }
-        let mut bpf = loader.load(OBJECT).map_err(|error| KernelError::Load(Box::new(error)))?;
-        let refused = |name| move |source| KernelError::Program { name, source };
-        xdp(&mut bpf)?.load().map_err(refused(XDP))?;
-        sock_ops(&mut bpf)?.load().map_err(refused(SOCK_OPS))?;
+        let mut bpf = loader.load(OBJECT).map_err(KernelError::load)?;
+        xdp(&mut bpf)?.load().map_err(|error| KernelError::load(error.into()))?;
+        sock_ops(&mut bpf)?.load().map_err(|error| KernelError::load(error.into()))?;
         let log = EbpfLogger::init_with_logger(&mut bpf, TracingLog)
             .map_err(|_absent| KernelError::Object { name: "AYA_LOGS" })?;
         Ok(Self { bpf, limits: UNLIMITED, log })
