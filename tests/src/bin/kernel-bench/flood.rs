@@ -1,7 +1,8 @@
 //! An honest client's calls to the gateway while another floods its port with SYNs.
 //!
-//! One core has the gateway and its network card, as a machine of its own would; the other has the honest client, whose
-//! calls come over a veth pair, and the upstream. Turns with a flood and without follow one another several times a second,
+//! Gateway, honest client and flooder each have a network namespace of their own. One core has the gateway and its network
+//! card, as a machine of its own would; the other has the honest client, whose calls come over a veth pair, and the
+//! upstream. Turns with a flood and without follow one another several times a second,
 //! under the same calls on the same connections: what else the machine does falls on both alike.
 
 mod card;
@@ -117,7 +118,9 @@ fn middle(rounds: &[Round], of: impl Fn(&Round) -> f64) -> f64 {
 
 fn round(shedding: Shedding, arguments: &Arguments, cores: Cores) -> Result<Round> {
     let net = Net::new()?;
-    let mut tap = net.server.run(|| Tap::new(CARD).context("cannot make a tap device"))?;
+    // The flooder's, whose writes come in where the device is: as one virtual machine's packets reach another.
+    let mut tap = net.abusive.run(|| Tap::new(CARD).context("cannot make a tap device"))?;
+    net.abusive.ip(&format!("link set {CARD} netns {}", net.server.path()))?;
     net.server.ip(&format!("addr add 192.0.2.1/24 dev {CARD}"))?;
     net.server.ip(&format!("link set {CARD} address {RECEIVER} up"))?;
     net.server.ip(&format!("neigh add 192.0.2.2 lladdr 02:00:00:00:00:02 dev {CARD} nud permanent"))?;
@@ -128,7 +131,7 @@ fn round(shedding: Shedding, arguments: &Arguments, cores: Cores) -> Result<Roun
     let card = Card { tap: &mut tap, core: cores.gateway, rate: arguments.flood_rate, frames: &frames };
     let honest = Honest { gateway: gateway.address(), key: gateway.key(), schedule };
     let (calls, arrived) = thread::scope(|scope| {
-        let arriving = scope.spawn(|| card.run(schedule));
+        let arriving = scope.spawn(|| net.abusive.run(|| card.run(schedule)));
         let calls = net.honest.run(|| honest.call());
         let arrived = arriving.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         anyhow::Ok((calls?, arrived?))

@@ -1,8 +1,8 @@
 //! The gateway's network card, at which the flood arrives.
 //!
-//! A tap device stands for it. As a card's driver does, it asks a native XDP program before it makes a socket buffer; the
-//! thread that writes to it is the card's interrupt: on the gateway's core, before any process, and with what has gathered
-//! since the last time. Its CPU time is all that the flood costs the gateway, what a driver would do for a packet included.
+//! A tap device stands for it, whose other end is in the flooder's namespace. As a card's driver does, it asks a native XDP
+//! program before it makes a socket buffer; the thread that writes to it is the flooder and the card's interrupt in one: on
+//! the gateway's core, before any process, and with what has gathered since the last time. Its CPU time is all that the flood costs the gateway, what a driver would do for a packet included.
 
 use std::process::Command;
 use std::thread;
