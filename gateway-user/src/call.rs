@@ -3,8 +3,10 @@
 //! A [`Call`] owns what the call holds. However it ends (answered, refused, broken, abandoned, panicked) it is dropped,
 //! and what was not settled by then is settled there, by what is known: so a hold is settled exactly once.
 
+mod report;
+
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::StatusCode;
 
@@ -16,6 +18,9 @@ use crate::reply::Refusal;
 use crate::request_id::RequestId;
 use crate::tenant::KeySlot;
 use crate::units::Tokens;
+use report::Report;
+
+pub(crate) use report::{Reporter, Reports};
 
 /// How far a call has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +73,7 @@ pub(crate) struct Call {
     answered_at: Option<Instant>,
     first_chunk_at: Option<Instant>,
     settled: Usage,
+    reports: Reports,
     /// Why it did not end as upstream would have ended it.
     reason: &'static str,
     /// The gateway's own answer in place of upstream's.
@@ -86,6 +92,7 @@ pub(crate) struct Admitted {
     pub(crate) prompt: Tokens,
     pub(crate) estimated: bool,
     pub(crate) admission: Admission,
+    pub(crate) reports: Reports,
 }
 
 impl Call {
@@ -102,6 +109,7 @@ impl Call {
             prompt,
             estimated,
             admission,
+            reports,
         } = admitted;
         let series = tenant.series(&deployment, &gateway.metrics);
         tenant.inflight.inc();
@@ -122,6 +130,7 @@ impl Call {
             answered_at: None,
             first_chunk_at: None,
             settled: Usage::default(),
+            reports,
             reason: "",
             refused: None,
         }
@@ -229,23 +238,21 @@ impl Call {
         self.settled
     }
 
-    fn log(&self, status: u16) {
-        let since =
-            |from: Instant, to: Option<Instant>| to.map(|to| millis(to.saturating_duration_since(from)));
-        tracing::info!(
-            request_id = %self.request_id,
-            tenant = %self.tenant.name,
-            deployment = %self.deployment.name,
+    fn report(&self, status: u16) -> Report {
+        let since = |from: Instant, to: Instant| to.saturating_duration_since(from);
+        Report {
+            request_id: self.request_id,
+            tenant: self.tenant.name.clone(),
+            deployment: self.deployment.name.clone(),
             status,
-            reason = self.reason,
-            stream = self.streaming,
-            prompt_tokens = self.settled.input.get(),
-            completion_tokens = self.settled.output.get(),
-            upstream_ms = self.forwarded_at.and_then(|forwarded| since(forwarded, self.answered_at)),
-            first_chunk_ms = since(self.arrived, self.first_chunk_at),
-            duration_ms = millis(self.arrived.elapsed()),
-            "call"
-        );
+            reason: self.reason,
+            streaming: self.streaming,
+            prompt: self.settled.input,
+            completion: self.settled.output,
+            upstream: self.forwarded_at.zip(self.answered_at).map(|(from, to)| since(from, to)),
+            first_chunk: self.first_chunk_at.map(|chunk| since(self.arrived, chunk)),
+            duration: self.arrived.elapsed(),
+        }
     }
 }
 
@@ -271,7 +278,7 @@ impl Drop for Call {
             let (tenant, deployment) = (Some(&self.tenant.name), Some(&self.deployment.name));
             self.gateway.metrics.request(tenant, deployment, status, self.reason);
         }
-        self.log(status);
+        self.reports.add(self.report(status));
     }
 }
 
@@ -279,10 +286,6 @@ impl Drop for Call {
 pub(crate) const CALLER_GONE: &str = "caller_gone";
 /// There is no registered status for a caller that hung up before there was one; 499 is what nginx logs.
 const CALLER_GONE_STATUS: u16 = 499;
-
-fn millis(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1000.0
-}
 
 #[expect(clippy::cast_precision_loss, reason = "a ratio for a histogram")]
 fn ratio(estimate: Tokens, actual: Tokens) -> f64 {

@@ -242,6 +242,7 @@ impl Visit<'_> {
             prompt,
             estimated,
             admission,
+            reports: self.session.worker.reports.clone(),
         });
         Ok((call, grant))
     }

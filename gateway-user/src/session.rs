@@ -5,6 +5,7 @@ mod turns;
 
 use std::sync::Arc;
 
+use crate::call::Reports;
 use crate::gateway::Gateway;
 use crate::kernel::Caller;
 use crate::relay::Relays;
@@ -30,6 +31,7 @@ pub(crate) struct WorkerState {
     pub(crate) pool: Arc<Pool>,
     pub(crate) relays: Relays,
     pub(crate) request_ids: RequestIds,
+    pub(crate) reports: Reports,
     turns: Turns,
 }
 
@@ -47,11 +49,12 @@ impl WorkerState {
     ///
     /// # Errors
     /// When the system gives no random bytes for request ids.
-    pub(crate) fn new() -> Result<Self, getrandom::Error> {
+    pub(crate) fn new(reports: Reports) -> Result<Self, getrandom::Error> {
         Ok(Self {
             pool: Arc::default(),
             relays: Relays::default(),
             request_ids: RequestIds::new()?,
+            reports,
             turns: Turns::new(),
         })
     }

@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
 use super::connection::{self, Accepted};
 use super::{ServeError, Tls};
+use crate::call::{Reporter, Reports};
 use crate::gateway::Gateway;
 use crate::session::WorkerState;
 
@@ -55,7 +56,8 @@ impl Worker {
         tls: &Tls,
         draining: &watch::Receiver<bool>,
     ) -> Result<Self, ServeError> {
-        let state = Arc::new(WorkerState::new()?);
+        let (reports, reporter) = Reports::new();
+        let state = Arc::new(WorkerState::new(reports)?);
         let open = Arc::<AtomicUsize>::default();
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Worker)?;
@@ -65,6 +67,7 @@ impl Worker {
             open: Arc::clone(&open),
             gateway: Arc::clone(gateway),
             state,
+            reporter,
             tls: Arc::clone(tls),
             draining: draining.clone(),
         });
@@ -110,12 +113,14 @@ struct Serving {
     open: Arc<AtomicUsize>,
     gateway: Arc<Gateway>,
     state: Arc<WorkerState>,
+    reporter: Reporter,
     tls: Tls,
     draining: watch::Receiver<bool>,
 }
 
 async fn serve(serving: Serving) {
-    let Serving { mut queue, open, gateway, state, tls, draining } = serving;
+    let Serving { mut queue, open, gateway, state, reporter, tls, draining } = serving;
+    tokio::spawn(reporter.run());
     let mut sweep = tokio::time::interval(SWEEP);
     let mut look_after = tokio::time::interval(LOOK_AFTER);
     loop {

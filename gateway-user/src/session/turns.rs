@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
-/// New calls may keep a worker from what has arrived for so long: a few calls.
-const QUANTUM: Duration = Duration::from_micros(100);
+/// New calls may keep a worker from what has arrived for so long: about what one of them takes.
+const QUANTUM: Duration = Duration::from_micros(50);
 
 /// The order of a worker's new calls, and when the last of them gave way.
 #[derive(Debug)]
