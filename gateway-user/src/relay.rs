@@ -19,7 +19,7 @@ use tokio::time::Sleep;
 use crate::api::Api;
 use crate::call::{CALLER_GONE, Call, Settlement};
 use crate::fleet::Asking;
-use crate::limits::Ceiling;
+use crate::limits::{Admission, Ceiling};
 use crate::meter::cut::{self, Cut};
 use crate::meter::hide::UsageHider;
 use crate::meter::json::UsageScanner;
@@ -297,8 +297,13 @@ impl Relay {
     fn count(&mut self) {
         let Meter::Stream { meter, spent, .. } = &mut self.meter else { return };
         meter.push(&self.uncounted);
-        meter.count();
         self.uncounted.clear();
+        // Under a strict ceiling all that is held counts already: what passes need not be told apart from that before it
+        // may be more.
+        let held = self.call.admission.as_ref().map_or(Tokens::ZERO, Admission::output_allowed);
+        if self.call.tenant.limits().ceiling == Ceiling::Soft || meter.output_bound() >= held {
+            meter.count();
+        }
         let counted = meter.output_counted();
         if counted > *spent
             && let Some(admission) = &mut self.call.admission

@@ -137,6 +137,12 @@ impl StreamMeter {
         self.output.counted().saturating_add(self.spoken())
     }
 
+    /// The most that [`Self::output_total`] can be, without tokenising.
+    #[must_use]
+    pub fn output_bound(&self) -> Tokens {
+        self.output.bound().saturating_add(self.spoken())
+    }
+
     /// The output tokens in all that has passed.
     #[must_use]
     pub fn output_total(&self) -> Tokens {
