@@ -22,7 +22,7 @@ use serde_json::Value;
 
 /// How long a slow disk takes each time. A commit waits for it at least once: without a journal a kill would lose what was
 /// used in up to twice this.
-const SLOW: Duration = Duration::from_millis(1500);
+const SLOW: Duration = Duration::from_secs(1);
 
 /// A simulator that keeps no requests.
 fn azure() -> Simulator {

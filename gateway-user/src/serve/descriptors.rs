@@ -15,9 +15,10 @@ const OTHERS: u64 = 256;
 /// Raises the soft limit and makes room, for so many connections of callers and as many to backends. `any` is any open
 /// descriptor.
 pub fn reserve(max_connections: usize, any: impl AsFd) {
-    let wanted = u64::try_from(max_connections).unwrap_or(u64::MAX).saturating_mul(2).saturating_add(OTHERS);
+    let connections = u64::try_from(max_connections).unwrap_or(u64::MAX).saturating_mul(2);
+    let wanted = connections.saturating_add(OTHERS);
     let allowed = raise(wanted);
-    if allowed < wanted {
+    if allowed < connections {
         tracing::warn!(
             limit = allowed,
             wanted,

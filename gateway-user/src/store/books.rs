@@ -23,6 +23,8 @@ use crate::names::TenantName;
 
 const MAIN: &str = "gateway.redb";
 const JOURNAL: &str = "journal.redb";
+/// A smaller file is not made smaller still at a start: that takes several commits, each of which waits for the disk.
+const COMPACTED_FROM: u64 = 16 << 20;
 
 /// The databases in a directory.
 #[derive(Debug)]
@@ -63,7 +65,9 @@ impl Books {
         let books = Self::open(directory)?;
         books.start_journal()?;
         let (accounts, number) = books.main.commit(|transaction| bring_forward(transaction, now))?;
-        books.main.compact()?;
+        if fs::metadata(books.path()).is_ok_and(|file| file.len() > COMPACTED_FROM) {
+            books.main.compact()?;
+        }
         // The files' names must survive a power cut as their content does.
         File::open(directory).and_then(|directory| directory.sync_all()).map_err(of)?;
         Ok(Recovered { books, accounts, number })
