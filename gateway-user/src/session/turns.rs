@@ -10,7 +10,8 @@ use tokio::sync::Mutex;
 /// New calls may keep a worker from what has arrived for so long: about what one of them takes.
 const QUANTUM: Duration = Duration::from_micros(50);
 
-/// The order of a worker's new calls, and when the last of them gave way.
+/// The order of a worker's new calls, and when the last of them gave way. The lock is the queue: who has it is the next to
+/// go on, and keeps it while it gives way.
 #[derive(Debug)]
 pub(crate) struct Turns(Mutex<Instant>);
 

@@ -1,9 +1,9 @@
 //! The books: the tenants' accounts and the ledger, in one directory.
 //!
 //! Two databases hold them. `gateway.redb` outlives a power cut: a commit waits for the disk, which may take long. What
-//! is not in it by then is in the journal, `journal.redb`, which waits for no disk and outlives the process: only a start
-//! reads it. The main database's file is locked for as long as the process uses it, also while it cannot be written, so that
-//! no two processes count in the same books.
+//! is not in it by then is in the journal, `journal.redb`, which waits for no disk, outlives the process and is read when
+//! the books are opened next. The main database's file is locked for as long as the process uses it, also while it cannot
+//! be written, so that no two processes count in the same books.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
