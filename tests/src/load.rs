@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::load::http::HttpError;
 
+mod arrival;
 pub mod calls;
 pub mod certificate;
 pub mod connection;

@@ -29,7 +29,7 @@ pub async fn run(
         let (request, counter) = (Arc::clone(&request), Arc::clone(&counter));
         callers.spawn(async move {
             loop {
-                connection.call(request.bytes(), |_body| ()).await?;
+                connection.call(request.bytes(), |_body, _arrived| ()).await?;
                 counter.fetch_add(1, Ordering::Relaxed);
             }
         });

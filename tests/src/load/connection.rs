@@ -14,6 +14,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::load::LoadError;
+use crate::load::arrival::Socket;
 use crate::load::http::{self, Body, Head, HttpError};
 
 /// Where calls go, and how.
@@ -67,7 +68,7 @@ impl Target {
         let address = self.address;
         let stream =
             TcpStream::connect(address).await.map_err(|source| LoadError::Connect { address, source })?;
-        stream.set_nodelay(true)?;
+        let stream = Socket::new(stream)?;
         let Some(tls) = &self.tls else { return Ok(Connection::new(Transport::Plain(stream))) };
         let stream = tls
             .connect(ServerName::IpAddress(address.ip().into()), stream)
@@ -129,12 +130,13 @@ impl Connection {
         Self { transport, buffer: Box::new([0; BUFFER]) }
     }
 
-    /// Sends `request` and reads the answer to its end; the body's bytes go to `sink` as they come.
+    /// Sends `request` and reads the answer to its end; the body's bytes go to `sink` as they come, with the time at
+    /// which the last of them arrived, in nanoseconds of the monotonic clock.
     ///
     /// # Errors
     ///
     /// [`LoadError::Refused`] when the status is not 200, else what broke.
-    pub async fn call(&mut self, request: &[u8], mut sink: impl FnMut(&[u8])) -> Result<(), LoadError> {
+    pub async fn call(&mut self, request: &[u8], mut sink: impl FnMut(&[u8], u64)) -> Result<(), LoadError> {
         self.transport.write_all(request).await?;
         let mut filled = 0;
         let mut head = loop {
@@ -145,12 +147,17 @@ impl Connection {
         };
         let status = http::status(self.buffer.as_slice())?;
         let mut refusal = Vec::new();
-        let mut sink =
-            |bytes: &[u8]| if status == 200 { sink(bytes) } else { refusal.extend_from_slice(bytes) };
-        take(&mut head.body, self.buffer.get(head.len..filled).unwrap_or_default(), &mut sink)?;
-        while !head.body.ended() {
-            let read = self.read(0).await?;
-            take(&mut head.body, self.buffer.get(..read).unwrap_or_default(), &mut sink)?;
+        let mut range = head.len..filled;
+        loop {
+            let arrived_ns = self.transport.arrived_ns();
+            let mut sink = |bytes: &[u8]| {
+                if status == 200 { sink(bytes, arrived_ns) } else { refusal.extend_from_slice(bytes) }
+            };
+            take(&mut head.body, self.buffer.get(range).unwrap_or_default(), &mut sink)?;
+            if head.body.ended() {
+                break;
+            }
+            range = 0..self.read(0).await?;
         }
         if status != 200 {
             refusal.truncate(REFUSAL_SHOWN);
@@ -189,8 +196,8 @@ impl Connection {
 
 #[derive(Debug)]
 enum Transport {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Plain(Socket),
+    Tls(Box<TlsStream<Socket>>),
 }
 
 impl Transport {
@@ -203,6 +210,13 @@ impl Transport {
             }
         }
         Ok(())
+    }
+
+    fn arrived_ns(&self) -> u64 {
+        match self {
+            Self::Plain(socket) => socket.arrived_ns(),
+            Self::Tls(stream) => stream.get_ref().0.arrived_ns(),
+        }
     }
 
     async fn read(&mut self, buffer: &mut [u8]) -> Result<usize, LoadError> {

@@ -29,7 +29,7 @@ pub async fn run(
         running.spawn(async move {
             loop {
                 let mut connection = target.connect().await?;
-                connection.call(request.bytes(), |_body| ()).await?;
+                connection.call(request.bytes(), |_body, _arrived| ()).await?;
                 connection.close().await?;
                 counter.fetch_add(1, Ordering::Relaxed);
             }

@@ -25,7 +25,7 @@ pub async fn run(target: &Target, key: &str, interval: Duration, calls: u32) -> 
     for _ in 0..CONNECTIONS {
         let mut connection = target.connect().await?;
         for _ in 0..WARM_UP_CALLS {
-            connection.call(request.bytes(), |_body| ()).await?;
+            connection.call(request.bytes(), |_body, _arrived| ()).await?;
         }
         connections.push(connection);
     }
@@ -72,7 +72,7 @@ async fn caller(
         } else {
             due
         };
-        connection.call(request.bytes(), |_body| ()).await?;
+        connection.call(request.bytes(), |_body, _arrived| ()).await?;
         samples.push(u32::try_from(sent.elapsed().as_nanos()).unwrap_or(u32::MAX));
     }
     Ok(samples)

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use crate::load::LoadError;
 use crate::load::connection::{Request, Target};
-use crate::load::process::{ProcessTree, monotonic_ns};
+use crate::load::process::ProcessTree;
 use crate::load::quantiles::Quantiles;
 use crate::load::upstream::stamp;
 
@@ -24,7 +24,8 @@ pub struct Pace {
 }
 
 /// Runs `concurrent` callers, each reading `repeats` streams one after the other, and measures how long each chunk
-/// took from the upstream's write to the caller, by the stamp that the upstream puts in it.
+/// took from the upstream's write to the caller's socket, by the stamp that the upstream puts in it. How long it then
+/// waits for the caller is not counted, because all callers have one core.
 ///
 /// The callers start one after the other over one pause between chunks, so that chunks do not come in one burst.
 ///
@@ -48,10 +49,10 @@ pub async fn delays(
             sleep(SETTLE + stagger * caller).await;
             let mut delays = Vec::new();
             for _ in 0..repeats {
-                let mut stream = Events::new(|stamp| {
-                    delays.push(u32::try_from(monotonic_ns().saturating_sub(stamp)).unwrap_or(u32::MAX));
+                let mut stream = Events::new(|stamp, arrived_ns| {
+                    delays.push(u32::try_from(arrived_ns.saturating_sub(stamp)).unwrap_or(u32::MAX));
                 });
-                connection.call(request.bytes(), |body| stream.feed(body)).await?;
+                connection.call(request.bytes(), |body, arrived_ns| stream.feed(body, arrived_ns)).await?;
                 stream.finish(pace.chunks)?;
             }
             Ok::<_, LoadError>(delays)
@@ -88,7 +89,7 @@ pub async fn memory(
     proxy: &ProcessTree,
 ) -> Result<Memory, LoadError> {
     let mut first = target.connect().await?;
-    first.call(Request::small(target.address(), key).bytes(), |_body| ()).await?;
+    first.call(Request::small(target.address(), key).bytes(), |_body, _arrived| ()).await?;
     first.close().await?;
     sleep(SETTLE).await;
     let idle_kib = proxy.resident_kib()?;
@@ -101,8 +102,8 @@ pub async fn memory(
         let (request, flowing) = (Arc::clone(&request), flowing.clone());
         callers.spawn(async move {
             let mut flowing = Some(flowing);
-            let mut stream = Events::new(|_stamp| drop(flowing.take()));
-            connection.call(request.bytes(), |body| stream.feed(body)).await?;
+            let mut stream = Events::new(|_stamp, _arrived| drop(flowing.take()));
+            connection.call(request.bytes(), |body, arrived_ns| stream.feed(body, arrived_ns)).await?;
             stream.finish(pace.chunks)
         });
     }
@@ -131,12 +132,12 @@ struct Events<F> {
     done: bool,
 }
 
-impl<F: FnMut(u64)> Events<F> {
+impl<F: FnMut(u64, u64)> Events<F> {
     const fn new(on_chunk: F) -> Self {
         Self { on_chunk, pending: Vec::new(), chunks: 0, done: false }
     }
 
-    fn feed(&mut self, bytes: &[u8]) {
+    fn feed(&mut self, bytes: &[u8], arrived_ns: u64) {
         self.pending.extend_from_slice(bytes);
         let mut start = 0;
         while let Some(end) = memchr::memmem::find(self.pending.get(start..).unwrap_or_default(), b"\n\n") {
@@ -144,7 +145,7 @@ impl<F: FnMut(u64)> Events<F> {
             start += end + 2;
             if let Some(stamp) = stamp(event) {
                 self.chunks += 1;
-                (self.on_chunk)(stamp);
+                (self.on_chunk)(stamp, arrived_ns);
             }
             self.done |= event == b"data: [DONE]";
         }
@@ -174,17 +175,17 @@ mod tests {
         let wire = [chunk(7), chunk(8), b"data: [DONE]\n\n".to_vec()].concat();
         for piece in 1..wire.len() {
             let mut stamps = Vec::new();
-            let mut events = Events::new(|stamp| stamps.push(stamp));
-            wire.chunks(piece).for_each(|piece| events.feed(piece));
+            let mut events = Events::new(|stamp, arrived_ns| stamps.push((stamp, arrived_ns)));
+            wire.chunks(piece).for_each(|piece| events.feed(piece, 9));
             events.finish(2).unwrap();
-            assert_eq!(stamps, [7, 8]);
+            assert_eq!(stamps, [(7, 9), (8, 9)]);
         }
     }
 
     #[test]
     fn a_stream_that_lost_a_chunk_is_an_error() {
-        let mut events = Events::new(|_stamp| ());
-        events.feed(&chunk(7));
+        let mut events = Events::new(|_stamp, _arrived| ());
+        events.feed(&chunk(7), 9);
         assert!(matches!(events.finish(1), Err(LoadError::StreamIncomplete { chunks: 1, expected: 1 })));
     }
 }

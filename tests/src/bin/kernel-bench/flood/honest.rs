@@ -112,7 +112,7 @@ async fn calls(
     let mut latencies = Latencies::default();
     loop {
         let asked = Instant::now();
-        connection.call(request.bytes(), |_body| ()).await?;
+        connection.call(request.bytes(), |_body, _arrived| ()).await?;
         let answered = Instant::now();
         if answered >= schedule.end() {
             return Ok(latencies);
