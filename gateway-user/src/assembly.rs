@@ -7,9 +7,9 @@ use std::sync::Arc;
 use azure_core::credentials::TokenCredential;
 use rustls::{ClientConfig, ServerConfig};
 
-use crate::config::{Config, ConfigErrors};
+use crate::config::{self, Config, ConfigErrors};
 use crate::limits::Clock;
-use crate::metrics::Metrics;
+use crate::metrics::{BackendLabel, Metrics};
 use crate::tenant::Directory;
 use crate::tls::{self, TlsError};
 use crate::upstream::backend::Backend;
@@ -79,6 +79,7 @@ pub struct Backends {
     tls: Arc<ClientConfig>,
     credential: Option<Arc<dyn TokenCredential>>,
     slots: BTreeMap<String, Arc<TokenSlot>>,
+    made: Vec<(config::Backend, Arc<Backend>)>,
     clock: Clock,
     metrics: Arc<Metrics>,
 }
@@ -95,27 +96,40 @@ impl Backends {
         metrics: Arc<Metrics>,
     ) -> Result<Self, BackendError> {
         let credential = identity::credential(&config.identity)?;
-        Ok(Self { tls: Arc::new(tls), credential, slots: BTreeMap::new(), clock, metrics })
+        Ok(Self { tls: Arc::new(tls), credential, slots: BTreeMap::new(), made: Vec::new(), clock, metrics })
     }
 
-    /// The backends of a configuration. Must be called on a runtime: tokens are fetched in its background.
+    /// The backends of a configuration. One that is configured as before stays what it is, with what is known of it. Must
+    /// be called on a runtime: tokens are fetched in its background.
     ///
     /// # Errors
     /// When a host is no name.
     pub fn of(&mut self, config: &Config) -> Result<Vec<Arc<Backend>>, BackendError> {
-        let backends = config
+        let made = config
             .backends
             .iter()
-            .map(|backend| {
-                let token = self.slot(&backend.scope);
-                Backend::new(backend, &self.tls, token)
-                    .map(Arc::new)
-                    .map_err(|_invalid| BackendError::Host(backend.name.clone()))
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        // A scope that no backend names any more is forgotten, which ends its renewal.
+            .map(|backend| Ok((backend.clone(), self.backend(backend)?)))
+            .collect::<Result<Vec<_>, BackendError>>()?;
+        // What no configuration names any more is forgotten, which ends a token's renewal.
+        for (gone, _) in self.made.iter().filter(|(old, _)| made.iter().all(|(new, _)| new.name != old.name))
+        {
+            self.metrics.backend_up.remove(&BackendLabel { backend: gone.name.clone() });
+        }
         self.slots.retain(|scope, _| config.backends.iter().any(|backend| backend.scope == *scope));
-        Ok(backends)
+        self.made = made;
+        Ok(self.made.iter().map(|(_, backend)| Arc::clone(backend)).collect())
+    }
+
+    fn backend(&mut self, backend: &config::Backend) -> Result<Arc<Backend>, BackendError> {
+        if let Some((_, made)) = self.made.iter().find(|(made_of, _)| made_of == backend) {
+            return Ok(Arc::clone(made));
+        }
+        let token = self.slot(&backend.scope);
+        let up =
+            self.metrics.backend_up.get_or_create(&BackendLabel { backend: backend.name.clone() }).clone();
+        Backend::new(backend, &self.tls, token, self.clock, up)
+            .map(Arc::new)
+            .map_err(|_invalid| BackendError::Host(backend.name.clone()))
     }
 
     fn slot(&mut self, scope: &str) -> Option<Arc<TokenSlot>> {

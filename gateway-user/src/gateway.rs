@@ -14,7 +14,7 @@ use crate::config::{Config, Tier};
 use crate::fleet::Fleet;
 use crate::kernel::Shedder;
 use crate::limits::{Account, Clock, Limits, Refused};
-use crate::metrics::{BackendLabel, CallSeries, Metrics};
+use crate::metrics::{CallSeries, Metrics};
 use crate::names::{DeploymentName, ModelName, TenantName};
 use crate::secret::KeyHash;
 use crate::store::{Opened, Store};
@@ -22,6 +22,7 @@ use crate::tenant::{Directory, KeySlot, Presented, TenantState};
 use crate::tokens::Encoding;
 use crate::units::{Prices, Tokens};
 use crate::upstream::backend::Backend;
+use crate::upstream::choice::Choice;
 
 /// Output tokens of one answer where the configuration does not say: no current model writes more.
 const MOST_OUTPUT: Tokens = Tokens::new(128_000);
@@ -112,7 +113,7 @@ pub struct Deployment {
     /// The most output tokens of one answer.
     pub most_output: Tokens,
     /// Where it is, in the order in which they are tried.
-    pub backends: Vec<Arc<Backend>>,
+    pub backends: Choice,
     place: usize,
     /// How many places there are.
     places: usize,
@@ -219,9 +220,6 @@ impl Snapshot {
         last: Option<&Self>,
     ) -> Self {
         backends.sort_by_key(|backend| backend.priority);
-        for backend in &backends {
-            metrics.backend_up.get_or_create(&BackendLabel { backend: backend.name.clone() }).set(1);
-        }
         let deployments: Vec<_> = config
             .deployments
             .iter()
@@ -236,11 +234,12 @@ impl Snapshot {
                     most_output: deployment
                         .max_output_tokens
                         .map_or(MOST_OUTPUT, |most| Tokens::new(most.get())),
-                    backends: backends
-                        .iter()
-                        .filter(|backend| deployment.backends.contains(&backend.name))
-                        .cloned()
-                        .collect(),
+                    backends: Choice::among(
+                        backends
+                            .iter()
+                            .filter(|backend| deployment.backends.contains(&backend.name))
+                            .cloned(),
+                    ),
                     place,
                     places: config.deployments.len(),
                 })

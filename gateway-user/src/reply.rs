@@ -44,8 +44,11 @@ pub enum Refusal {
     DeploymentNotAllowed(DeploymentName),
     /// One of the tenant's limits.
     Limited(Refused),
-    /// Nowhere to forward to.
-    NoBackend,
+    /// Every backend of the deployment is out; the first of them may be back after this.
+    NoBackend {
+        /// Until the next trial.
+        wait: Duration,
+    },
     /// Upstream could not be reached, or broke off before its response.
     UpstreamError,
     /// Upstream sent no response in time.
@@ -70,7 +73,7 @@ impl Refusal {
             | Self::Limited(Refused::Calls { .. } | Refused::Concurrency { .. } | Refused::Tokens { .. }) => {
                 StatusCode::TOO_MANY_REQUESTS
             }
-            Self::NoBackend | Self::IdentityUnavailable | Self::Limited(Refused::Unleased { .. }) => {
+            Self::NoBackend { .. } | Self::IdentityUnavailable | Self::Limited(Refused::Unleased { .. }) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::UpstreamError => StatusCode::BAD_GATEWAY,
@@ -100,7 +103,7 @@ impl Refusal {
                 Refused::SpendQuota { .. } => "spend_quota_exceeded",
                 Refused::Unleased { .. } => "store_unavailable",
             },
-            Self::NoBackend => "no_backend",
+            Self::NoBackend { .. } => "no_backend",
             Self::UpstreamError => "upstream_error",
             Self::UpstreamTimeout(_) => "upstream_timeout",
             Self::IdentityUnavailable => "identity_unavailable",
@@ -111,7 +114,7 @@ impl Refusal {
     #[must_use]
     pub fn wait(&self, now: Now) -> Option<Duration> {
         match self {
-            Self::SourceLimit { wait } => Some(*wait),
+            Self::SourceLimit { wait } | Self::NoBackend { wait } => Some(*wait),
             Self::Limited(refused) => match *refused {
                 Refused::Calls { wait, .. }
                 | Refused::Concurrency { wait, .. }
@@ -122,7 +125,7 @@ impl Refusal {
                 }
                 Refused::Prompt { .. } => None,
             },
-            Self::NoBackend | Self::IdentityUnavailable => Some(Duration::from_secs(1)),
+            Self::IdentityUnavailable => Some(Duration::from_secs(1)),
             Self::MissingTenant
             | Self::InvalidKey
             | Self::UnknownRoute
@@ -242,7 +245,7 @@ impl fmt::Display for Refusal {
                 write!(f, "this tenant may not use the deployment `{deployment}`")
             }
             Self::Limited(refused) => limited(f, refused),
-            Self::NoBackend => f.write_str("no backend for this deployment is available"),
+            Self::NoBackend { .. } => f.write_str("no backend for this deployment can be reached at the moment"),
             Self::UpstreamError => f.write_str("the backend could not be reached or broke off"),
             Self::UpstreamTimeout(timeout) => {
                 write!(f, "the backend did not answer within {} s", timeout.as_secs_f64())

@@ -1,6 +1,8 @@
 //! The way to Azure OpenAI: backends, connections kept open to them, and the identity that calls are made under.
 
 pub mod backend;
+mod breaker;
+pub mod choice;
 pub(crate) mod connection;
 pub mod http1;
 pub mod identity;

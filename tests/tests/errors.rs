@@ -338,6 +338,9 @@ async fn a_backend_that_is_down_is_passed_over_for_the_next() {
         waits: false,
     };
     row.check(&reply, false);
+    // From then on nobody waits to be told that it is down.
+    let reply = scene.gateway.call(chat("stranded", key, &user_says("hi")).unwrap()).await.unwrap();
+    Row { status: 503, error: "no_backend", waits: true, ..row }.check(&reply, false);
     let settled = scene.gateway.metric("gateway_settled_total", &[("tenant", "acme")]).await.unwrap();
     assert_eq!(settled, 1.0, "a call that reached nobody costs nothing");
     scene.unharmed().await.unwrap();

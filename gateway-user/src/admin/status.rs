@@ -22,6 +22,8 @@ pub(super) fn status(gateway: &Gateway, not_ready: Option<&'static str>) -> Valu
         "backends": snapshot.backends.iter().map(|backend| json!({
             "name": backend.name.as_str(),
             "priority": backend.priority,
+            "weight": backend.weight,
+            "up": backend.is_up(),
             "identityToken": backend.token_expiry().map(|expiry| expiry.map(utc)),
         })).collect::<Vec<_>>(),
         "tenants": snapshot.tenants().iter().map(|tenant| of_tenant(tenant, now)).collect::<Vec<_>>(),

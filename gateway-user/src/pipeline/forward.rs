@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HOST};
@@ -21,8 +22,8 @@ use crate::reply::Refusal;
 use crate::request::forward::strip_request;
 use crate::request::query;
 use crate::session::Session;
-use crate::upstream::backend::Backend;
-use crate::upstream::connection::{Connection, Outgoing, SendError};
+use crate::upstream::backend::{Backend, ConnectError};
+use crate::upstream::connection::{Outgoing, SendError};
 
 /// What is sent upstream.
 pub(super) struct Forwarded {
@@ -53,8 +54,8 @@ pub(super) async fn send(
     let caller_uri = std::mem::take(&mut parts.uri);
     let mut request = Request::from_parts(parts, body);
     let deployment = Arc::clone(&call.deployment);
-    let mut refusal = Refusal::NoBackend;
-    for backend in &deployment.backends {
+    let mut refusal = None;
+    for backend in deployment.backends.order() {
         match backend.authorization(session.gateway.clock.now().utc_seconds) {
             Ok(Some(token)) => {
                 request.headers_mut().insert(AUTHORIZATION, token);
@@ -63,7 +64,7 @@ pub(super) async fn send(
                 request.headers_mut().remove(AUTHORIZATION);
             }
             Err(_no_token) => {
-                refusal = Refusal::IdentityUnavailable;
+                refusal = Some(Refusal::IdentityUnavailable);
                 continue;
             }
         }
@@ -71,17 +72,30 @@ pub(super) async fn send(
         *request.uri_mut() = target(&backend.base_path, &caller_uri)?;
         match exchange(session, call, backend, &request, &prompt).await {
             Ok(received) => return Ok(received),
-            Err(Failure::Unsent) => refusal = Refusal::UpstreamError,
+            Err(Failure::Unsent) => refusal = Some(Refusal::UpstreamError),
+            Err(Failure::Out(wait)) => refusal = Some(passed_over(refusal, wait)),
             Err(Failure::Final(refusal)) => return Err(refusal),
         }
     }
-    Err(refusal)
+    Err(refusal.unwrap_or(Refusal::NoBackend { wait: Duration::ZERO }))
+}
+
+/// What a call is told that passed over a backend which may be back after `wait`: what went wrong with another, else
+/// when to come back for the first.
+fn passed_over(so_far: Option<Refusal>, wait: Duration) -> Refusal {
+    match so_far {
+        None => Refusal::NoBackend { wait },
+        Some(Refusal::NoBackend { wait: other }) => Refusal::NoBackend { wait: wait.min(other) },
+        Some(other) => other,
+    }
 }
 
 /// Why a backend gave no response.
 enum Failure {
     /// Nothing was sent: another backend may be tried with the same request.
     Unsent,
+    /// It is out and was not tried; this long until it is.
+    Out(Duration),
     /// No other is to be tried.
     Final(Refusal),
 }
@@ -96,9 +110,11 @@ async fn exchange(
     loop {
         let (mut connection, reused) = match session.worker.pool.take(&backend.authority) {
             Some(connection) => (connection, true),
-            None => match connect(backend).await {
-                Some(connection) => (connection, false),
-                None => return Err(Failure::Unsent),
+            // Boxed, because it is rare and large: a TLS handshake's state is no part of every call.
+            None => match Box::pin(backend.connect()).await {
+                Ok(connection) => (connection, false),
+                Err(ConnectError::Out(_, wait)) => return Err(Failure::Out(wait)),
+                Err(_logged) => return Err(Failure::Unsent),
             },
         };
         // Since its key was looked up its body had to come, and perhaps a lease and a connection.
@@ -142,17 +158,6 @@ async fn exchange(
         count_prompt(call, prompt).await;
         call.settle(settlement);
         return Err(Failure::Final(refusal));
-    }
-}
-
-/// Boxed, because it is rare and large: a TLS handshake's state is no part of every call.
-async fn connect(backend: &Arc<Backend>) -> Option<Box<Connection>> {
-    match Box::pin(backend.connect()).await {
-        Ok(connection) => Some(connection),
-        Err(error) => {
-            tracing::warn!(backend = %backend.name, error = %error, "cannot connect to backend");
-            None
-        }
     }
 }
 

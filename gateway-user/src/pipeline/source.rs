@@ -46,7 +46,7 @@ impl Visit<'_> {
             | Refusal::BodyTooLarge(_)
             | Refusal::UnknownDeployment
             | Refusal::DeploymentNotAllowed(_)
-            | Refusal::NoBackend
+            | Refusal::NoBackend { .. }
             | Refusal::UpstreamError
             | Refusal::UpstreamTimeout(_)
             | Refusal::IdentityUnavailable => None,

@@ -1,19 +1,23 @@
 //! A backend as the data path sees it: where to connect, and with which token.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use http::HeaderValue;
+use prometheus_client::metrics::gauge::Gauge;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::either::Either;
 
+use super::breaker::{Breaker, FIRST_PAUSE, next_pause};
 use super::connection::Connection;
 use super::identity::TokenSlot;
 use crate::config;
+use crate::limits::Clock;
 use crate::names::BackendName;
 
 /// An Azure OpenAI resource that calls can be forwarded to.
@@ -23,6 +27,8 @@ pub struct Backend {
     pub name: BackendName,
     /// Lower numbers first.
     pub priority: u32,
+    /// Its share among those of equal priority.
+    pub weight: NonZeroU32,
     /// Until the head of a response.
     pub timeout: Duration,
     /// Between two chunks of a response.
@@ -39,6 +45,8 @@ pub struct Backend {
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     /// `None` where no identity is configured.
     token: Option<Arc<TokenSlot>>,
+    breaker: Breaker,
+    clock: Clock,
 }
 
 /// Why there is no connection.
@@ -53,6 +61,9 @@ pub enum ConnectError {
     /// Not within the connect timeout.
     #[error("no connection to {0} within {1:?}")]
     Timeout(Arc<str>, Duration),
+    /// It was not tried, because connections to it failed before; the next trial is so far away.
+    #[error("{0} is out")]
+    Out(Arc<str>, Duration),
 }
 
 /// Why the token cannot be had.
@@ -60,7 +71,7 @@ pub enum ConnectError {
 pub struct NoToken;
 
 impl Backend {
-    /// Prepares a configured backend.
+    /// Prepares a configured backend; `up` is set to 1 while it takes connections, else to 0.
     ///
     /// # Errors
     /// When its host is no name that a certificate can be checked for.
@@ -68,6 +79,8 @@ impl Backend {
         backend: &config::Backend,
         tls: &Arc<ClientConfig>,
         token: Option<Arc<TokenSlot>>,
+        clock: Clock,
+        up: Gauge,
     ) -> Result<Self, rustls_pki_types::InvalidDnsNameError> {
         let endpoint = &backend.endpoint;
         let tls = if endpoint.tls() {
@@ -80,6 +93,7 @@ impl Backend {
         Ok(Self {
             name: backend.name.clone(),
             priority: backend.priority,
+            weight: backend.weight,
             timeout: backend.timeout,
             idle_timeout: backend.stream_idle_timeout,
             base_path: endpoint.base_path().to_owned(),
@@ -90,6 +104,8 @@ impl Backend {
             connect_timeout: backend.connect_timeout,
             tls,
             token,
+            breaker: Breaker::new(up),
+            clock,
         })
     }
 
@@ -117,8 +133,28 @@ impl Backend {
         self.authorization(utc_seconds).is_ok()
     }
 
-    /// Opens a connection to it.
-    pub(crate) async fn connect(&self) -> Result<Box<Connection>, ConnectError> {
+    /// Whether calls open connections to it; when not, it is tried beside them until it is back.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.breaker.out(self.clock.now()).is_none()
+    }
+
+    /// Opens a connection to it, unless it is out. After a failure it is.
+    pub(crate) async fn connect(self: &Arc<Self>) -> Result<Box<Connection>, ConnectError> {
+        if let Some(wait) = self.breaker.out(self.clock.now()) {
+            return Err(ConnectError::Out(Arc::clone(&self.authority), wait));
+        }
+        let connected = self.try_to_connect().await;
+        if let Err(error) = &connected {
+            tracing::warn!(backend = %self.name, error = %error, "cannot connect to backend");
+            if self.breaker.open(self.clock.now()) {
+                tokio::spawn(try_until_back(Arc::downgrade(self)));
+            }
+        }
+        connected
+    }
+
+    async fn try_to_connect(&self) -> Result<Box<Connection>, ConnectError> {
         let authority = || Arc::clone(&self.authority);
         let connecting = async {
             let tcp =
@@ -136,6 +172,27 @@ impl Backend {
         match tokio::time::timeout(self.connect_timeout, connecting).await {
             Ok(result) => result,
             Err(_elapsed) => Err(ConnectError::Timeout(authority(), self.connect_timeout)),
+        }
+    }
+}
+
+/// Connects to a backend that is out, less and less often, until it can be done or nobody uses the backend any more.
+async fn try_until_back(backend: Weak<Backend>) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        tokio::time::sleep(pause).await;
+        let Some(backend) = backend.upgrade() else { return };
+        match backend.try_to_connect().await {
+            Ok(_connection) => {
+                backend.breaker.close();
+                tracing::info!(backend = %backend.name, "backend is back");
+                return;
+            }
+            Err(error) => {
+                pause = next_pause(pause);
+                backend.breaker.stay_open(backend.clock.now(), pause);
+                tracing::debug!(backend = %backend.name, error = %error, "backend is still out");
+            }
         }
     }
 }

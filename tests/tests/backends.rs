@@ -1,0 +1,89 @@
+//! Several backends: who gets a call, and what becomes of one that is down.
+#![expect(clippy::unwrap_used, reason = "tests unwrap, and so do their helpers")]
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+
+use gateway_tests::harness::{Config, Scene, chat, user_says, wait_until};
+use gateway_tests::simulator::{Options, Simulator};
+use rustix::process::Signal;
+
+/// An address of loopback on which nobody listens.
+fn dead_address() -> SocketAddr {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+}
+
+fn second(listen: SocketAddr) -> Simulator {
+    Simulator::start(Options { listen, check_tokens: false, ..Options::default() }).unwrap()
+}
+
+async fn status_of_a_call(scene: &Scene) -> u16 {
+    let request = chat("chat", &scene.acme.primary, &user_says("hi")).unwrap();
+    scene.gateway.call(request).await.unwrap().status.as_u16()
+}
+
+async fn is_up(scene: &Scene, backend: &str) -> bool {
+    scene.gateway.metric("gateway_backend_up", &[("backend", backend)]).await.unwrap() > 0.0
+}
+
+async fn is_up_in_status(scene: &Scene, backend: &str) -> bool {
+    let status = scene.gateway.admin_page("/status").await.unwrap().json().unwrap();
+    let of_backend =
+        status["backends"].as_array().unwrap().iter().find(|entry| entry["name"] == backend).unwrap();
+    of_backend["up"].as_bool().unwrap()
+}
+
+#[tokio::test]
+async fn a_backend_that_is_down_is_out_until_it_is_back() {
+    let azure = Simulator::start(Options::default()).unwrap();
+    let address = dead_address();
+    let backends = format!(
+        "[[backends]]\nname = \"spare\"\nendpoint = \"{}\"\npriority = 2\n\
+         [[backends]]\nname = \"first\"\nendpoint = \"http://{address}\"\npriority = 1\n",
+        azure.endpoint()
+    );
+    let config = Config::for_simulator(&azure).unwrap().with(&backends).unwrap();
+    let scene = Scene::of(azure, &config).unwrap();
+    scene.ready().await.unwrap();
+    assert!(is_up(&scene, "first").await, "until the contrary is known");
+    for _ in 0..3 {
+        assert_eq!(status_of_a_call(&scene).await, 200);
+    }
+    assert!(!is_up(&scene, "first").await && !is_up_in_status(&scene, "first").await);
+    assert!(is_up(&scene, "spare").await && is_up_in_status(&scene, "spare").await);
+    assert_eq!(scene.azure.requests().len(), 3);
+
+    // A reload that leaves it as it was does not forget that it is out.
+    let generation = async || scene.gateway.metric("gateway_config_generation", &[]).await.unwrap();
+    let before = generation().await;
+    scene.gateway.signal(Signal::HUP).unwrap();
+    wait_until("it has reloaded", async || generation().await > before).await.unwrap();
+    assert!(!is_up(&scene, "first").await);
+
+    let first = second(address);
+    wait_until("it is seen to be back, without a call", async || is_up(&scene, "first").await).await.unwrap();
+    assert_eq!(status_of_a_call(&scene).await, 200);
+    assert_eq!((first.requests().len(), scene.azure.requests().len()), (1, 3));
+    scene.unharmed().await.unwrap();
+}
+
+#[tokio::test]
+async fn equals_share_the_calls_by_weight() {
+    let azure = Simulator::start(Options::default()).unwrap();
+    let small = second((Ipv4Addr::LOCALHOST, 0).into());
+    let backends = format!(
+        "[[backends]]\nname = \"large\"\nendpoint = \"{}\"\nweight = 3\n\
+         [[backends]]\nname = \"small\"\nendpoint = \"{}\"\n",
+        azure.endpoint(),
+        small.endpoint()
+    );
+    let config = Config::for_simulator(&azure).unwrap().with(&backends).unwrap();
+    let scene = Scene::of(azure, &config).unwrap();
+    scene.ready().await.unwrap();
+    for _ in 0..40 {
+        assert_eq!(status_of_a_call(&scene).await, 200);
+    }
+    let shares = (scene.azure.requests().len(), small.requests().len());
+    assert_eq!(shares.0 + shares.1, 40);
+    assert!((8..=12).contains(&shares.1), "{shares:?}");
+    scene.unharmed().await.unwrap();
+}
