@@ -37,17 +37,6 @@ pub enum LoadError {
     Tls(#[from] TlsError),
 }
 
-/// Why backends cannot be prepared.
-#[derive(Debug, thiserror::Error)]
-pub enum BackendError {
-    /// The identity is not to be had in this environment.
-    #[error("identity: {0}")]
-    Identity(#[from] azure_core::Error),
-    /// A host is not a name.
-    #[error("backend `{0}`: its host is no name that a certificate can be checked for")]
-    Host(crate::names::BackendName),
-}
-
 impl Loaded {
     /// Reads every file that a configuration names.
     ///
@@ -94,22 +83,16 @@ impl Backends {
         tls: ClientConfig,
         clock: Clock,
         metrics: Arc<Metrics>,
-    ) -> Result<Self, BackendError> {
+    ) -> Result<Self, azure_core::Error> {
         let credential = identity::credential(&config.identity)?;
         Ok(Self { tls: Arc::new(tls), credential, slots: BTreeMap::new(), made: Vec::new(), clock, metrics })
     }
 
     /// The backends of a configuration. One that is configured as before stays what it is, with what is known of it. Must
     /// be called on a runtime: tokens are fetched in its background.
-    ///
-    /// # Errors
-    /// When a host is no name.
-    pub fn of(&mut self, config: &Config) -> Result<Vec<Arc<Backend>>, BackendError> {
-        let made = config
-            .backends
-            .iter()
-            .map(|backend| Ok((backend.clone(), self.backend(backend)?)))
-            .collect::<Result<Vec<_>, BackendError>>()?;
+    pub fn of(&mut self, config: &Config) -> Vec<Arc<Backend>> {
+        let made: Vec<_> =
+            config.backends.iter().map(|backend| (backend.clone(), self.backend(backend))).collect();
         // What no configuration names any more is forgotten, which ends a token's renewal.
         for (gone, _) in self.made.iter().filter(|(old, _)| made.iter().all(|(new, _)| new.name != old.name))
         {
@@ -117,19 +100,17 @@ impl Backends {
         }
         self.slots.retain(|scope, _| config.backends.iter().any(|backend| backend.scope == *scope));
         self.made = made;
-        Ok(self.made.iter().map(|(_, backend)| Arc::clone(backend)).collect())
+        self.made.iter().map(|(_, backend)| Arc::clone(backend)).collect()
     }
 
-    fn backend(&mut self, backend: &config::Backend) -> Result<Arc<Backend>, BackendError> {
+    fn backend(&mut self, backend: &config::Backend) -> Arc<Backend> {
         if let Some((_, made)) = self.made.iter().find(|(made_of, _)| made_of == backend) {
-            return Ok(Arc::clone(made));
+            return Arc::clone(made);
         }
         let token = self.slot(&backend.scope);
         let up =
             self.metrics.backend_up.get_or_create(&BackendLabel { backend: backend.name.clone() }).clone();
-        Backend::new(backend, &self.tls, token, self.clock, up)
-            .map(Arc::new)
-            .map_err(|_invalid| BackendError::Host(backend.name.clone()))
+        Arc::new(Backend::new(backend, &self.tls, token, self.clock, up))
     }
 
     fn slot(&mut self, scope: &str) -> Option<Arc<TokenSlot>> {

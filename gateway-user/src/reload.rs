@@ -116,10 +116,7 @@ impl Reloader {
             Ok(loaded) => loaded,
             Err(error) => return self.refuse(&error.to_string()),
         };
-        let backends = match self.backends.of(&loaded.config) {
-            Ok(backends) => backends,
-            Err(error) => return self.refuse(&error.to_string()),
-        };
+        let backends = self.backends.of(&loaded.config);
         let running = self.gateway.snapshot();
         for (key, changed) in [
             ("listen.address", running.config.listen.address != loaded.config.listen.address),

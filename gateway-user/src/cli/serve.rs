@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::ConfigArg;
 use crate::admin::{Admin, Readiness};
-use crate::assembly::{BackendError, Backends, LoadError, Loaded};
+use crate::assembly::{Backends, LoadError, Loaded};
 use crate::config::{Config, StoreLocation};
 use crate::fleet::{self, Fleet};
 use crate::gateway::{Gateway, Keeping};
@@ -44,8 +44,8 @@ enum StartError {
     Load(#[from] LoadError),
     #[error(transparent)]
     Tls(#[from] TlsError),
-    #[error(transparent)]
-    Backend(#[from] BackendError),
+    #[error("identity: {0}")]
+    Identity(#[from] azure_core::Error),
     #[error(transparent)]
     Fleet(#[from] fleet::OpenError),
     #[error(transparent)]
@@ -131,7 +131,7 @@ async fn serve(args: &ServeArgs, loaded: Loaded, doors: Doors) -> Result<(), Sta
     let clock = Clock::start();
     let (mut registry, metrics) = metrics::registry();
     let mut backends = Backends::new(&config, tls::client()?, clock, Arc::clone(&metrics))?;
-    let prepared = backends.of(&config)?;
+    let prepared = backends.of(&config);
     let keeping = keeping(&config, clock, &metrics, &mut registry)?;
     let gateway = Gateway::new(clock, metrics, keeping, Arc::clone(&shedder), config, directory, prepared);
     let writer = gateway.store.as_ref().map(|store| Writer::start(store, &gateway)).transpose()?;
@@ -234,7 +234,7 @@ fn report(error: &StartError) -> ExitCode {
             ExitCode::from(super::INVALID)
         }
         StartError::Tls(_)
-        | StartError::Backend(_)
+        | StartError::Identity(_)
         | StartError::Fleet(_)
         | StartError::Serve(_)
         | StartError::Watch(_)

@@ -5,12 +5,14 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use http::uri::{Authority, InvalidUri, Scheme, Uri};
+use rustls_pki_types::{InvalidDnsNameError, ServerName};
 
 /// An address to forward to: `https://host[:port][/base]`, in plain HTTP only on loopback.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     tls: bool,
     authority: Authority,
+    server_name: ServerName<'static>,
     port: NonZeroU16,
     base_path: String,
 }
@@ -30,6 +32,9 @@ pub enum EndpointError {
     /// A user name or a password before the host.
     #[error("may not carry credentials")]
     Credentials,
+    /// A host that no certificate can be for.
+    #[error("has a host that is neither a name nor an address: {0:?}")]
+    Host(String),
     /// Something after `?` or `#`.
     #[error("may not carry a query or a fragment")]
     Query,
@@ -42,7 +47,8 @@ impl Endpoint {
     /// Parses and checks an address.
     ///
     /// # Errors
-    /// When it is no URL, names another scheme, is in plain HTTP to another host, or carries credentials or a query.
+    /// When it is no URL of a host that can have a certificate, names another scheme, is in plain HTTP to another host, or
+    /// carries credentials or a query.
     pub fn parse(text: &str) -> Result<Self, EndpointError> {
         if text.contains('#') {
             return Err(EndpointError::Query);
@@ -70,12 +76,15 @@ impl Endpoint {
             None if tls => HTTPS_PORT,
             None => HTTP_PORT,
         };
+        let host = unbracketed(authority.host());
+        let server_name = ServerName::try_from(host.to_owned())
+            .map_err(|_invalid: InvalidDnsNameError| EndpointError::Host(host.to_owned()))?;
         let path = parts.path_and_query.as_ref();
         if path.is_some_and(|path| path.query().is_some()) {
             return Err(EndpointError::Query);
         }
         let base_path = path.map_or("", |path| path.path()).trim_end_matches('/').to_owned();
-        Ok(Self { tls, authority, port, base_path })
+        Ok(Self { tls, authority, server_name, port, base_path })
     }
 
     /// Whether connections to it are encrypted.
@@ -96,7 +105,13 @@ impl Endpoint {
         &self.authority
     }
 
-    /// The host to resolve and to verify the certificate for: a name or an address, without brackets.
+    /// The host to verify the certificate for.
+    #[must_use]
+    pub const fn server_name(&self) -> &ServerName<'static> {
+        &self.server_name
+    }
+
+    /// The host to resolve: a name or an address, without brackets.
     #[must_use]
     pub fn host(&self) -> &str {
         unbracketed(self.authority.host())
@@ -192,6 +207,8 @@ mod tests {
             ("https://x/?a=b", EndpointError::Query),
             ("https://x/#a", EndpointError::Query),
             ("ftp://x", EndpointError::Scheme("ftp".to_owned())),
+            ("https://contoso!", EndpointError::Host("contoso!".to_owned())),
+            ("https://contoso..azure.com", EndpointError::Host("contoso..azure.com".to_owned())),
         ];
         for (text, error) in cases {
             assert_eq!(Endpoint::parse(text), Err(error), "{text}");

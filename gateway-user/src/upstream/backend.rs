@@ -72,25 +72,18 @@ pub struct NoToken;
 
 impl Backend {
     /// Prepares a configured backend; `up` is set to 1 while it takes connections, else to 0.
-    ///
-    /// # Errors
-    /// When its host is no name that a certificate can be checked for.
+    #[must_use]
     pub fn new(
         backend: &config::Backend,
         tls: &Arc<ClientConfig>,
         token: Option<Arc<TokenSlot>>,
         clock: Clock,
         up: Gauge,
-    ) -> Result<Self, rustls_pki_types::InvalidDnsNameError> {
+    ) -> Self {
         let endpoint = &backend.endpoint;
-        let tls = if endpoint.tls() {
-            let name = ServerName::try_from(endpoint.host().to_owned())?;
-            Some((Arc::clone(tls), name))
-        } else {
-            None
-        };
+        let tls = endpoint.tls().then(|| (Arc::clone(tls), endpoint.server_name().clone()));
         let authority = endpoint.authority().as_str();
-        Ok(Self {
+        Self {
             name: backend.name.clone(),
             priority: backend.priority,
             weight: backend.weight,
@@ -106,7 +99,7 @@ impl Backend {
             token,
             breaker: Breaker::new(up),
             clock,
-        })
+        }
     }
 
     /// The `Authorization` header for a request to it; `None` where no identity is configured.
