@@ -2,10 +2,12 @@
 #![expect(clippy::unwrap_used, reason = "tests unwrap, and so do their helpers")]
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::time::Duration;
 
 use gateway_tests::harness::{Config, Scene, chat, user_says, wait_until};
 use gateway_tests::simulator::{Options, Simulator};
 use rustix::process::Signal;
+use tokio::time::timeout;
 
 /// An address of loopback on which nobody listens.
 fn dead_address() -> SocketAddr {
@@ -63,6 +65,26 @@ async fn a_backend_that_is_down_is_out_until_it_is_back() {
     wait_until("it is seen to be back, without a call", async || is_up(&scene, "first").await).await.unwrap();
     assert_eq!(status_of_a_call(&scene).await, 200);
     assert_eq!((first.requests().len(), scene.azure.requests().len()), (1, 3));
+    scene.unharmed().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_silent_backend_is_found_out_though_its_callers_do_not_wait() {
+    let azure = Simulator::start(Options::default()).unwrap();
+    // It accepts, and never says a word of TLS.
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let backends = format!(
+        "[[backends]]\nname = \"spare\"\nendpoint = \"{}\"\npriority = 2\n\
+         [[backends]]\nname = \"first\"\nendpoint = \"https://{}\"\nconnect_timeout = \"1s\"\n",
+        azure.endpoint(),
+        silent.local_addr().unwrap()
+    );
+    let config = Config::for_simulator(&azure).unwrap().with(&backends).unwrap();
+    let scene = Scene::of(azure, &config).unwrap();
+    scene.ready().await.unwrap();
+    timeout(Duration::from_millis(200), status_of_a_call(&scene)).await.unwrap_err();
+    wait_until("it is out", async || !is_up(&scene, "first").await).await.unwrap();
+    assert_eq!(status_of_a_call(&scene).await, 200);
     scene.unharmed().await.unwrap();
 }
 

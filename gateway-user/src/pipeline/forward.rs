@@ -110,8 +110,7 @@ async fn exchange(
     loop {
         let (mut connection, reused) = match session.worker.pool.take(&backend.authority) {
             Some(connection) => (connection, true),
-            // Boxed, because it is rare and large: a TLS handshake's state is no part of every call.
-            None => match Box::pin(backend.connect()).await {
+            None => match backend.connect().await {
                 Ok(connection) => (connection, false),
                 Err(ConnectError::Out(_, wait)) => return Err(Failure::Out(wait)),
                 Err(_logged) => return Err(Failure::Unsent),

@@ -137,11 +137,20 @@ impl Backend {
         if let Some(wait) = self.breaker.out(self.clock.now()) {
             return Err(ConnectError::Out(Arc::clone(&self.authority), wait));
         }
+        // In a task of its own, so that a backend is found to be silent even if no caller waits for that.
+        let connecting = tokio::spawn(Arc::clone(self).connect_or_open());
+        connecting.await.unwrap_or_else(|ended| {
+            Err(ConnectError::Tcp(Arc::clone(&self.authority), std::io::Error::other(ended)))
+        })
+    }
+
+    /// Connects, and opens the breaker where that fails.
+    async fn connect_or_open(self: Arc<Self>) -> Result<Box<Connection>, ConnectError> {
         let connected = self.try_to_connect().await;
         if let Err(error) = &connected {
             tracing::warn!(backend = %self.name, error = %error, "cannot connect to backend");
             if self.breaker.open(self.clock.now()) {
-                tokio::spawn(try_until_back(Arc::downgrade(self)));
+                tokio::spawn(try_until_back(Arc::downgrade(&self)));
             }
         }
         connected
