@@ -108,8 +108,10 @@ impl Backends {
             return Arc::clone(made);
         }
         let token = self.slot(&backend.scope);
-        let up =
-            self.metrics.backend_up.get_or_create(&BackendLabel { backend: backend.name.clone() }).clone();
+        // One that it replaces may still have something to say, which must not be taken for this one's.
+        let label = BackendLabel { backend: backend.name.clone() };
+        self.metrics.backend_up.remove(&label);
+        let up = self.metrics.backend_up.get_or_create(&label).clone();
         Arc::new(Backend::new(backend, &self.tls, token, self.clock, up))
     }
 

@@ -146,11 +146,15 @@ impl Backend {
 
     /// Connects, and opens the breaker where that fails.
     async fn connect_or_open(self: Arc<Self>) -> Result<Box<Connection>, ConnectError> {
+        let begun = self.clock.now();
         let connected = self.try_to_connect().await;
         if let Err(error) = &connected {
-            tracing::warn!(backend = %self.name, error = %error, "cannot connect to backend");
-            if self.breaker.open(self.clock.now()) {
-                tokio::spawn(try_until_back(Arc::downgrade(&self)));
+            // Of all that fail together one line is enough.
+            if self.breaker.open(begun, self.clock.now()) {
+                tracing::warn!(backend = %self.name, error = %error, "cannot connect to backend: it is out");
+                tokio::spawn(try_until_back(Trials(Arc::downgrade(&self))));
+            } else {
+                tracing::debug!(backend = %self.name, error = %error, "cannot connect to backend");
             }
         }
         connected
@@ -178,15 +182,25 @@ impl Backend {
     }
 }
 
+/// The trials of a backend that is out. However they end, calls may find out for themselves again.
+struct Trials(Weak<Backend>);
+
+impl Drop for Trials {
+    fn drop(&mut self) {
+        if let Some(backend) = self.0.upgrade() {
+            backend.breaker.close(backend.clock.now());
+        }
+    }
+}
+
 /// Connects to a backend that is out, less and less often, until it can be done or nobody uses the backend any more.
-async fn try_until_back(backend: Weak<Backend>) {
+async fn try_until_back(trials: Trials) {
     let mut pause = FIRST_PAUSE;
     loop {
         tokio::time::sleep(pause).await;
-        let Some(backend) = backend.upgrade() else { return };
+        let Some(backend) = trials.0.upgrade() else { return };
         match backend.try_to_connect().await {
             Ok(_connection) => {
-                backend.breaker.close();
                 tracing::info!(backend = %backend.name, "backend is back");
                 return;
             }

@@ -13,20 +13,22 @@ use crate::limits::Now;
 pub(super) struct Breaker {
     /// When a connection is tried next, in milliseconds of the monotonic clock; [`CLOSED`] while calls open their own.
     trial_ms: AtomicU64,
+    /// When a trial last succeeded, by the same clock.
+    closed_ms: AtomicU64,
     up: Gauge,
 }
 
 const CLOSED: u64 = u64::MAX;
 /// From a failure to the first trial. Each further trial waits twice as long.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// The longest time between two trials, and so how long a backend that is back may go unused.
+/// The longest time between the end of one trial and the start of the next.
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 
 impl Breaker {
     /// Closed, which `up` shows as 1.
     pub(super) fn new(up: Gauge) -> Self {
         up.set(1);
-        Self { trial_ms: AtomicU64::new(CLOSED), up }
+        Self { trial_ms: AtomicU64::new(CLOSED), closed_ms: AtomicU64::new(0), up }
     }
 
     /// How long until the backend may be back; `None` while it is not out.
@@ -38,11 +40,12 @@ impl Breaker {
         }
     }
 
-    /// A connection failed. `true` when that opens the breaker: then it is the caller who has to see to the trials.
-    pub(super) fn open(&self, now: Now) -> bool {
+    /// A connection that was begun at `begun` has failed. `true` when that opens the breaker: then it is the caller who has
+    /// to see to the trials. What was begun before the last trial succeeded says nothing any more.
+    pub(super) fn open(&self, begun: Now, now: Now) -> bool {
         let due = after(now, FIRST_PAUSE);
-        let opened =
-            self.trial_ms.compare_exchange(CLOSED, due, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let opened = begun.monotonic_ms >= self.closed_ms.load(Ordering::Relaxed)
+            && self.trial_ms.compare_exchange(CLOSED, due, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         if opened {
             self.up.set(0);
         }
@@ -54,10 +57,11 @@ impl Breaker {
         self.trial_ms.store(after(now, pause), Ordering::Relaxed);
     }
 
-    /// A trial succeeded.
-    pub(super) fn close(&self) {
+    /// A trial succeeded, or there are no more.
+    pub(super) fn close(&self, now: Now) {
         self.up.set(1);
-        self.trial_ms.store(CLOSED, Ordering::Relaxed);
+        self.closed_ms.store(now.monotonic_ms, Ordering::Relaxed);
+        self.trial_ms.store(CLOSED, Ordering::Release);
     }
 }
 
@@ -82,21 +86,22 @@ mod tests {
     fn one_of_many_failures_opens_it() {
         let breaker = Breaker::new(Gauge::default());
         assert_eq!((breaker.out(at(0)), breaker.up.get()), (None, 1));
-        assert!(breaker.open(at(1000)));
-        assert!(!breaker.open(at(1001)), "somebody sees to the trials");
+        assert!(breaker.open(at(1000), at(1000)));
+        assert!(!breaker.open(at(1000), at(1001)), "somebody sees to the trials");
         assert_eq!((breaker.out(at(1000)), breaker.up.get()), (Some(FIRST_PAUSE), 0));
     }
 
     #[test]
     fn it_says_when_the_next_trial_is() {
         let breaker = Breaker::new(Gauge::default());
-        breaker.open(at(0));
+        breaker.open(at(0), at(0));
         breaker.stay_open(at(250), Duration::from_secs(4));
         assert_eq!(breaker.out(at(1250)), Some(Duration::from_secs(3)));
         assert_eq!(breaker.out(at(9999)), Some(FIRST_PAUSE), "it is being tried, however long that takes");
-        breaker.close();
+        breaker.close(at(9999));
         assert_eq!((breaker.out(at(9999)), breaker.up.get()), (None, 1));
-        assert!(breaker.open(at(9999)), "it opens again");
+        assert!(!breaker.open(at(9998), at(10_100)), "that was begun before it was back");
+        assert!(breaker.open(at(9999), at(10_100)), "it opens again");
     }
 
     #[test]
