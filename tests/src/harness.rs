@@ -19,6 +19,7 @@ mod redis;
 mod request;
 mod scene;
 mod site;
+mod unheard;
 mod upstream;
 
 pub use client::{Chunk, Client, Protocol, Reply, Streaming};
@@ -31,6 +32,7 @@ pub use redis::{Delay, Redis};
 pub use request::{chat, post, user_says};
 pub use scene::Scene;
 pub use site::{Keys, Site};
+pub use unheard::Unheard;
 pub use upstream::ScriptedUpstream;
 
 /// How long anything that a test waits for may take, on a slow and busy machine.

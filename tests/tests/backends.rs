@@ -4,15 +4,10 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
-use gateway_tests::harness::{Config, Scene, chat, user_says, wait_until};
+use gateway_tests::harness::{Config, Scene, Unheard, chat, user_says, wait_until};
 use gateway_tests::simulator::{Options, Simulator};
 use rustix::process::Signal;
 use tokio::time::timeout;
-
-/// An address of loopback on which nobody listens.
-fn dead_address() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
-}
 
 fn second(listen: SocketAddr) -> Simulator {
     Simulator::start(Options { listen, check_tokens: false, ..Options::default() }).unwrap()
@@ -37,7 +32,8 @@ async fn is_up_in_status(scene: &Scene, backend: &str) -> bool {
 #[tokio::test]
 async fn a_backend_that_is_down_is_out_until_it_is_back() {
     let azure = Simulator::start(Options::default()).unwrap();
-    let address = dead_address();
+    let place = Unheard::new().unwrap();
+    let address = place.address();
     let backends = format!(
         "[[backends]]\nname = \"spare\"\nendpoint = \"{}\"\npriority = 2\n\
          [[backends]]\nname = \"first\"\nendpoint = \"http://{address}\"\npriority = 1\n",

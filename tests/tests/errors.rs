@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gateway_tests::harness::{
-    Client, Config, Protocol, Reply, Scene, Streaming, chat, post, user_says, wait_until,
+    Client, Config, Protocol, Reply, Scene, Streaming, Unheard, chat, post, user_says, wait_until,
 };
 use gateway_tests::simulator::{Behaviour, Fault, IdentityFault, Options, Simulator};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -307,20 +307,16 @@ async fn an_upstream_that_breaks_or_is_slow_is_told_apart() {
         .unwrap();
 }
 
-/// A port of loopback on which nobody listens.
-fn dead_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 #[tokio::test]
 async fn a_backend_that_is_down_is_passed_over_for_the_next() {
     let azure = Simulator::start(Options::default()).unwrap();
-    let dead = dead_port();
+    let down = Unheard::new().unwrap();
     let backends = format!(
         "[deployments.stranded]\nmodel = \"gpt-4o-mini\"\nbackends = [\"down\"]\n\
          [[backends]]\nname = \"spare\"\nendpoint = \"{}\"\npriority = 2\n\
-         [[backends]]\nname = \"down\"\nendpoint = \"http://127.0.0.1:{dead}\"\npriority = 1\n",
-        azure.endpoint()
+         [[backends]]\nname = \"down\"\nendpoint = \"http://{}\"\npriority = 1\n",
+        azure.endpoint(),
+        down.address()
     );
     let config = Config::for_simulator(&azure).unwrap().with(&backends).unwrap();
     let scene = Scene::of(azure, &config).unwrap();

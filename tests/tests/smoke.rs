@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gateway_tests::certificate::Authority;
-use gateway_tests::harness::{Client, Config, Gateway, Keys, Protocol, Site};
+use gateway_tests::harness::{Client, Config, Gateway, Keys, Protocol, Site, Unheard};
 use gateway_tests::simulator::{Behaviour, Fault, Options, Simulator};
 use http::header::TRANSFER_ENCODING;
 use http::{Request, Response};
@@ -107,11 +107,12 @@ async fn what_stands_in_the_way_is_named() {
     assert_eq!(code, Some(4), "{error}");
     assert!(error.contains("certificate is not trusted") && error.contains("--ca FILE"), "{error}");
 
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let closed = smoke(site, free, &keys.primary, &TRUSTING).await;
+    let unheard = Unheard::new().unwrap();
+    let nobody = unheard.address();
+    let closed = smoke(site, nobody, &keys.primary, &TRUSTING).await;
     let (code, error) = failure(&closed);
     assert_eq!(code, Some(4), "{error}");
-    assert!(error.starts_with(&format!("error: {free}: connection refused")), "{error}");
+    assert!(error.starts_with(&format!("error: {nobody}: connection refused")), "{error}");
 
     let plain = smoke(site, gateway.admin(), &keys.primary, &TRUSTING).await;
     let (code, error) = failure(&plain);

@@ -1,5 +1,5 @@
 //! Whether a backend is out: after a connection to it failed calls pass it over, until one that is tried beside them
-//! succeeds. So only one call waits for a backend that is not there, and none to find out that it is back.
+//! succeeds. So calls wait for a backend that is not there only until it is found out, and none to find that it is back.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
