@@ -20,23 +20,25 @@ struct Told {
     committed: Option<Result<(), StoreError>>,
 }
 
-/// When the next checkpoint is due.
+/// What is waited for besides the end of a commit.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Due {
-    /// If somebody waits for it, or the store is to stop.
-    pub(super) earliest: Instant,
-    /// If nobody does.
-    pub(super) latest: Instant,
+pub(super) enum Due {
+    /// The next checkpoint, while no commit is under way.
+    Checkpoint {
+        /// If somebody waits for it, or the store is to stop.
+        earliest: Instant,
+        /// If nobody does.
+        latest: Instant,
+    },
+    /// What is to be done at that moment if a commit is under way still. It is not hurried: the commit may be about to end.
+    Commit(Instant),
 }
 
 /// Why the writer goes on.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// A checkpoint is due.
-    Due {
-        /// It is to be the last one.
-        stop: bool,
-    },
+    /// What was due is due now.
+    Due,
     /// The commit under way has ended.
     Committed(Result<(), StoreError>),
 }
@@ -62,17 +64,27 @@ impl Signal {
         self.changed.notify_one();
     }
 
-    /// Waits for what comes first. While a commit is under way only the end of it is hurried.
-    pub(super) fn wait(&self, due: Due, committing: bool) -> Event {
+    /// A checkpoint begins, which whoever waited for one waits for: whether it is to be the last.
+    pub(super) fn begin(&self) -> bool {
+        let mut told = self.told.lock();
+        told.hurry = false;
+        told.stop
+    }
+
+    /// Waits for what comes first.
+    pub(super) fn wait(&self, due: Due) -> Event {
         let mut told = self.told.lock();
         loop {
             if let Some(result) = told.committed.take() {
                 return Event::Committed(result);
             }
-            let until = if (told.hurry || told.stop) && !committing { due.earliest } else { due.latest };
+            let until = match due {
+                Due::Checkpoint { earliest, .. } if told.hurry || told.stop => earliest,
+                Due::Checkpoint { latest, .. } => latest,
+                Due::Commit(at) => at,
+            };
             if Instant::now() >= until {
-                told.hurry = false;
-                return Event::Due { stop: told.stop };
+                return Event::Due;
             }
             self.changed.wait_until(&mut told, until);
         }

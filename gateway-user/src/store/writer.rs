@@ -14,9 +14,10 @@ use crate::gateway::Gateway;
 use crate::ledger::{Pending, hour_of};
 use crate::limits::Now;
 
-/// From one checkpoint to the next, and how long a commit may take before the journal has to help: a killed process loses
-/// what was used in at most twice that.
+/// From one checkpoint to the next: with `PATIENCE`, what a killed process may lose at most.
 const INTERVAL: Duration = Duration::from_millis(450);
+/// How long a commit may take before the journal has to help.
+const PATIENCE: Duration = Duration::from_millis(50);
 /// Between two checkpoints that somebody waits for, so that refusals share them.
 const HURRIED: Duration = Duration::from_millis(20);
 /// Beyond this somebody is told that the disk is slow.
@@ -50,6 +51,8 @@ struct Work {
 struct Commit {
     changes: Arc<Changes>,
     begun: Now,
+    /// When its changes go into the journal, if it has not ended by then and they are not there yet.
+    late: Option<Instant>,
 }
 
 impl Writer {
@@ -102,14 +105,12 @@ impl Drop for Writer {
 }
 
 fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(|| {
-        give_way();
-        run();
-    })
+    std::thread::Builder::new().name(name.to_owned()).spawn(run)
 }
 
 /// Waits for the disk, so that the other thread need not.
 fn commit_all(store: &Store, commits: &Receiver<Arc<Changes>>) {
+    give_way();
     for changes in commits {
         store.signal.committed(store.books.commit(&changes));
     }
@@ -121,11 +122,16 @@ impl Work {
         let (mut earliest, mut latest) = (HURRIED, INTERVAL);
         let mut last = false;
         while !last || self.committing.is_some() {
-            let due = Due { earliest: begun + earliest, latest: begun + latest };
-            let went_well = match self.store.signal.wait(due, self.committing.is_some()) {
-                Event::Due { stop } => {
+            let late = self.committing.as_ref().map(|commit| commit.late);
+            let due = match late {
+                None => Due::Checkpoint { earliest: begun + earliest, latest: begun + latest },
+                Some(late) => Due::Commit(late.unwrap_or(begun + latest)),
+            };
+            let went_well = match self.store.signal.wait(due) {
+                Event::Due if late.flatten().is_some() => self.commit_is_late(),
+                Event::Due => {
                     begun = Instant::now();
-                    last = stop && self.committing.is_none();
+                    last = self.store.signal.begin() && self.committing.is_none();
                     self.checkpoint()
                 }
                 Event::Committed(result) => self.committed(result),
@@ -144,12 +150,7 @@ impl Work {
             Err(error) => return self.failed(&error, now),
         };
         if self.committing.is_some() {
-            if let Err(error) = self.store.books.note(&changes) {
-                self.tell_slow(
-                    || tracing::warn!(error = %error, "the disk is slow, and the store's journal fails"),
-                );
-                return true;
-            }
+            self.note(&changes, now);
         } else if changes.accounts.is_empty() && changes.rows.is_empty() && self.store.outage.lock().is_none()
         {
             self.on_disk(number, now);
@@ -157,11 +158,34 @@ impl Work {
             let changes = Arc::new(changes);
             // It waits for this, and ends only after this thread.
             let sent = self.committer.send(Arc::clone(&changes)).is_ok();
-            self.committing = sent.then_some(Commit { changes, begun: now });
+            let late = Some(Instant::now() + PATIENCE);
+            self.committing = sent.then_some(Commit { changes, begun: now, late });
             return sent;
         }
-        self.kept(number, now);
         true
+    }
+
+    /// Has the journal keep what the commit under way was given.
+    fn commit_is_late(&mut self) -> bool {
+        if let Some(commit) = &mut self.committing {
+            commit.late = None;
+            let (changes, begun) = (Arc::clone(&commit.changes), commit.begun);
+            self.note(&changes, begun);
+        }
+        true
+    }
+
+    /// Puts changes, taken at that moment, into the journal; the commit under way may still succeed where that fails.
+    fn note(&mut self, changes: &Changes, begun: Now) {
+        match self.store.books.note(changes) {
+            Ok(()) => self.kept(changes.number, begun),
+            Err(error) => self.tell_slow(|| {
+                tracing::warn!(
+                    error = %error,
+                    "the store's journal cannot be written: a kill would lose what is not on the disk yet"
+                );
+            }),
+        }
     }
 
     /// All that has changed and is not known to be on the disk.
@@ -181,11 +205,12 @@ impl Work {
     }
 
     fn committed(&mut self, result: Result<(), StoreError>) -> bool {
-        let Some(Commit { changes, begun }) = self.committing.take() else { return true };
+        let Some(Commit { changes, begun, late }) = self.committing.take() else { return true };
         if let Err(error) = result {
-            // Where the journal takes it, a kill or a stop loses no more than while all is well.
-            if self.store.books.note(&changes).is_ok() {
-                self.kept(changes.number, begun);
+            // Where the journal takes it, a kill or a stop loses no more than while all is well. What it has already may be
+            // younger.
+            if late.is_some() {
+                self.note(&changes, begun);
             }
             return self.failed(&error, begun);
         }
@@ -254,7 +279,9 @@ impl Work {
     }
 }
 
-/// Lets the workers go first: a commit takes milliseconds, and a chunk that waits for one is late by as much.
+/// Lets the workers go first: a commit takes milliseconds, and a chunk that waits for one is late by as much. The thread
+/// that takes what has changed does not: its work is short, and on a busy machine a kill would lose what it comes too late
+/// for. The journal helps where this one does.
 fn give_way() {
     // On Linux, "this process" is this thread (setpriority(2), notes).
     if let Err(error) = rustix::process::setpriority_process(None, LOWEST_PRIORITY) {

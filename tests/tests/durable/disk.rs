@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use gateway_tests::harness::{Config, Gateway, Protocol, Site, wait_until};
 use gateway_tests::simulator::Simulator;
@@ -118,11 +118,12 @@ async fn a_full_disk_stops_no_call_and_loses_nothing() {
     assert_eq!((number(&ledger, "calls"), number(&ledger, "tokens")), (truth.calls, truth.tokens()));
 }
 
-/// The disk takes nothing any more, from now until the process ends.
-fn break_disk(gateway: &Gateway) -> Child {
+/// The disk takes nothing any more, from now until the process ends, and says so after a while.
+fn break_disk(gateway: &Gateway, after: Duration) -> Child {
     let mut strace = Command::new("strace");
     strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync"]);
-    strace.args(["-e", "inject=fsync,fdatasync:error=EIO", "-p", &gateway.pid().to_string()]);
+    strace.args(["-e", &format!("inject=fsync,fdatasync:error=EIO:delay_enter={}", after.as_micros())]);
+    strace.args(["-p", &gateway.pid().to_string()]);
     strace.spawn().unwrap()
 }
 
@@ -134,7 +135,7 @@ async fn what_a_broken_disk_does_not_take_survives_a_kill_and_a_stop() {
         let key = site.add_tenant("acme", None).unwrap().primary;
         let gateway = started(site).await;
         let mut client = gateway.connect(Protocol::Http1).await.unwrap();
-        let mut strace = break_disk(&gateway);
+        let mut strace = break_disk(&gateway, Duration::ZERO);
         let metric = async |name: &'static str| gateway.metric(name, &[]).await.unwrap();
         wait_until("the store is down", async || {
             assert_eq!(call(&mut client, &key, 10, false).await.unwrap().status, 200);
@@ -155,6 +156,37 @@ async fn what_a_broken_disk_does_not_take_survives_a_kill_and_a_stop() {
         let (ledger, truth) = (total(&gateway).await, azure.all_totals());
         assert_eq!((number(&ledger, "calls"), number(&ledger, "tokens")), (truth.calls, truth.tokens()));
     }
+}
+
+#[tokio::test]
+async fn a_disk_that_breaks_after_long_takes_nothing_back_that_was_kept() {
+    let azure = azure();
+    let site = Site::new(&azure, &Config::for_simulator(&azure).unwrap()).unwrap();
+    let key = site.add_tenant("acme", None).unwrap().primary;
+    let gateway = started(site).await;
+    let mut client = gateway.connect(Protocol::Http1).await.unwrap();
+    let mut strace = break_disk(&gateway, Duration::from_secs(5));
+    let metric = async |name: &'static str| gateway.metric(name, &[]).await.unwrap();
+    wait_until("a commit waits for the disk", async || {
+        assert_eq!(call(&mut client, &key, 10, false).await.unwrap().status, 200);
+        metric("gateway_store_on_disk_age_seconds").await > 1.5
+    })
+    .await
+    .unwrap();
+    let called = Instant::now();
+    wait_until("the journal has the last call", async || {
+        metric("gateway_store_age_seconds").await < called.elapsed().as_secs_f64()
+    })
+    .await
+    .unwrap();
+    assert!(metric("gateway_store_up").await > 0.5, "the disk was to break after this");
+    wait_until("the disk breaks", async || metric("gateway_store_up").await < 0.5).await.unwrap();
+    drop(client);
+    let site = gateway.kill().unwrap();
+    strace.wait().unwrap();
+    let gateway = started(site).await;
+    let (ledger, truth) = (total(&gateway).await, azure.all_totals());
+    assert_eq!((number(&ledger, "calls"), number(&ledger, "tokens")), (truth.calls, truth.tokens()));
 }
 
 #[test]
