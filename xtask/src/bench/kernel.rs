@@ -5,6 +5,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
+use crate::apt;
 use crate::test::on_path;
 use crate::workspace::{Executables, Profile, root};
 
@@ -40,15 +41,8 @@ fn install_missing() -> Result<()> {
     if packages.is_empty() {
         return Ok(());
     }
-    let hint = format!("something is missing: apt-get install {}", packages.join(" "));
-    let installed = Command::new("apt-get")
-        .args(["install", "--yes", "--no-install-recommends"])
-        .args(&packages)
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .status()
-        .with_context(|| hint.clone())?;
-    ensure!(installed.success(), hint);
-    Ok(())
+    apt::install(&packages)
+        .with_context(|| format!("something is missing: apt-get install {}", packages.join(" ")))
 }
 
 /// Executables, and the Debian packages that have them.

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::process::Pinned;
 use super::proxy::Proxy;
 use super::{Site, free_address};
+use crate::apt;
 
 /// Installs nginx from the distribution where it is missing and this user may.
 pub(super) fn ensure_installed() -> Result<()> {
@@ -18,14 +19,8 @@ pub(super) fn ensure_installed() -> Result<()> {
     }
     let hint = "nginx is missing; install it (apt-get install nginx) or use --only gateway";
     ensure!(rustix::process::geteuid().is_root(), hint);
-    let installed = Command::new("apt-get")
-        .args(["install", "--yes", "--no-install-recommends", "nginx"])
-        // The package must not start a server of its own (invoke-rc.d(8)).
-        .env("RUNLEVEL", "1")
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .status()
-        .context(hint)?;
-    ensure!(installed.success() && version().is_some(), hint);
+    apt::install(&["nginx"]).context(hint)?;
+    ensure!(version().is_some(), hint);
     Ok(())
 }
 

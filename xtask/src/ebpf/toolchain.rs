@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
 use super::run;
+use crate::apt;
 
 /// One release for both ways, so that both make the same of the sources.
 const RUST: &str = "1.96.0";
@@ -201,10 +202,7 @@ fn install_rustup(folder: &Path) -> Result<()> {
 fn install_debian(folder: &Path) -> Result<()> {
     let packages = folder.join("packages");
     fs::create_dir_all(&packages)?;
-    let mut download = Command::new("apt-get");
-    // As root, apt would warn that its own user may not write here.
-    download.args(["download", "--quiet", "--option", "APT::Sandbox::User=root"]).args(PACKAGES);
-    run(download.current_dir(&packages))?;
+    apt::download(&PACKAGES, &packages)?;
     for package in fs::read_dir(&packages)? {
         run(Command::new("dpkg").arg("-x").arg(package?.path()).arg(folder.join("debian")))?;
     }

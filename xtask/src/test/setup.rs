@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 
 use super::{Context, Outcome, is_root, on_path, pass};
+use crate::apt;
 use crate::workspace::cargo;
 
 /// An executable that some step runs, and the Debian package that has it.
@@ -47,8 +48,8 @@ pub(super) fn install(context: &Context) -> Result<Outcome> {
         .map(|program| program.package)
         .collect();
     let root = is_root();
-    if root && on_path("apt-get").is_some() {
-        system_packages(context, &missing)?;
+    if root && on_path("apt-get").is_some() && !missing.is_empty() {
+        apt::install(&missing)?;
     }
     for program in UNPACKED {
         unpack(context, program)?;
@@ -62,33 +63,6 @@ pub(super) fn install(context: &Context) -> Result<Outcome> {
     Ok(Outcome::Skipped(format!("not root, so not installed: {}", missing.join(" "))))
 }
 
-fn system_packages(context: &Context, missing: &[&str]) -> Result<()> {
-    let fetched = UNPACKED.iter().all(|program| context.tool(program.executable).is_some());
-    if missing.is_empty() && fetched {
-        return Ok(());
-    }
-    let lists = fs::read_dir("/var/lib/apt/lists").into_iter().flatten().flatten();
-    if !lists.into_iter().any(|entry| entry.file_name().to_string_lossy().contains("_Packages")) {
-        pass(context.command("apt-get").args(["--quiet", "update"]))?;
-    }
-    if missing.is_empty() {
-        return Ok(());
-    }
-    pass(
-        context
-            .command("apt-get")
-            .args([
-                "--quiet",
-                "--yes",
-                "--option=DPkg::Lock::Timeout=300",
-                "--no-install-recommends",
-                "install",
-            ])
-            .args(missing)
-            .env("DEBIAN_FRONTEND", "noninteractive"),
-    )
-}
-
 /// Brings one executable out of a Debian package, without installing the package.
 fn unpack(context: &Context, program: &Program) -> Result<()> {
     let Program { executable, package } = program;
@@ -98,12 +72,7 @@ fn unpack(context: &Context, program: &Program) -> Result<()> {
     }
     let folder = context.tools().join(package);
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    pass(
-        context
-            .command("apt-get")
-            .args(["--quiet", "--option=APT::Sandbox::User=root", "download", package])
-            .current_dir(&folder),
-    )?;
+    apt::download(&[package], &folder)?;
     let archive = fs::read_dir(&folder)?
         .flatten()
         .map(|entry| entry.path())
