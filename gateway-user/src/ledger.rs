@@ -136,7 +136,7 @@ pub struct Pending {
     rows: HashMap<(u64, Key), Progress>,
 }
 
-/// A row of the store.
+/// A row of the store, which no other process writes.
 ///
 /// The store is given the whole row each time: a write whose outcome is unknown can be done again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,16 +145,16 @@ pub struct Row {
     pub(crate) hour: u64,
     /// What it is about.
     pub(crate) key: Key,
-    /// All of that hour.
+    /// Which part of what was used then: rows of one hour and key are added up.
+    pub(crate) part: u64,
+    /// All of that part.
     pub(crate) sums: Sums,
 }
 
 /// How far a row has come, for as long as more may be added to it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Progress {
-    /// What the store had before this process; `None` until that was read.
-    before: Option<Sums>,
-    /// What this process has added.
+    part: u64,
     added: Sums,
     /// How much of that is in the store.
     written: Sums,
@@ -163,7 +163,15 @@ struct Progress {
 impl Pending {
     /// Takes what was added to the counters, and gives it to an hour. The counters must come in the same order each time,
     /// new ones last.
-    pub(crate) fn collect<'a>(&mut self, hour: u64, counters: impl Iterator<Item = (&'a Key, Sums)>) {
+    ///
+    /// `look` is greater each time, over restarts too where the store is the same: a row that is begun has its number, so
+    /// that none before it is overwritten, neither of another process nor of an hour that the clock has come back to.
+    pub(crate) fn collect<'a>(
+        &mut self,
+        look: u64,
+        hour: u64,
+        counters: impl Iterator<Item = (&'a Key, Sums)>,
+    ) {
         for (place, (key, now)) in counters.enumerate() {
             if place == self.seen.len() {
                 self.seen.push(Sums::default());
@@ -171,29 +179,22 @@ impl Pending {
             let added = now.since(self.seen[place]);
             if added != Sums::default() {
                 self.seen[place] = now;
-                let row = self.rows.entry((hour, key.clone())).or_default();
+                let row = self.rows.entry((hour, key.clone())).or_insert_with(|| Progress::new(look));
                 row.added = row.added.plus(added);
             }
         }
     }
 
-    /// Looks up what the store has of rows that are new here.
-    pub(crate) fn look_up<E>(
-        &mut self,
-        mut stored: impl FnMut(u64, &Key) -> Result<Sums, E>,
-    ) -> Result<(), E> {
-        for ((hour, key), row) in &mut self.rows {
-            if row.before.is_none() {
-                row.before = Some(stored(*hour, key)?);
-            }
-        }
-        Ok(())
-    }
-
     /// What is to be written.
     pub(crate) fn rows(&self) -> Vec<Row> {
         let unwritten = self.rows.iter().filter(|(_, row)| row.written != row.added);
-        unwritten.map(|((hour, key), row)| Row { hour: *hour, key: key.clone(), sums: row.sums() }).collect()
+        let row = |(hour, key): &(u64, Key), row: &Progress| Row {
+            hour: *hour,
+            key: key.clone(),
+            part: row.part,
+            sums: row.added,
+        };
+        unwritten.map(|(of, progress)| row(of, progress)).collect()
     }
 
     /// The store may have lost what it had: all that is remembered is to be written again.
@@ -216,10 +217,10 @@ impl Pending {
     /// These rows are in the store. Those of hours before `hour` are not added to any more, and dropped once they are
     /// whole there.
     pub(crate) fn written(&mut self, rows: &[Row], hour: u64) {
-        for Row { hour, key, sums } in rows {
+        for Row { hour, key, sums, .. } in rows {
             // The key is what a map's entry is found by; there is no borrowed form of the pair.
             if let Some(row) = self.rows.get_mut(&(*hour, key.clone())) {
-                row.written = sums.since(row.before.unwrap_or_default());
+                row.written = *sums;
             }
         }
         self.rows.retain(|(of, _), row| *of >= hour || row.written != row.added);
@@ -227,9 +228,8 @@ impl Pending {
 }
 
 impl Progress {
-    /// The row as it is to be written.
-    fn sums(&self) -> Sums {
-        self.before.unwrap_or_default().plus(self.added)
+    fn new(part: u64) -> Self {
+        Self { part, added: Sums::default(), written: Sums::default() }
     }
 }
 
@@ -265,15 +265,15 @@ mod tests {
     fn each_addition_is_taken_once_and_stays_until_it_is_written() {
         let (acme, widgets) = (key("acme"), key("widgets"));
         let mut pending = Pending::default();
-        pending.collect(7, [(&acme, sums(2))].into_iter());
-        pending.collect(7, [(&acme, sums(5)), (&widgets, sums(1))].into_iter());
-        pending.collect(8, [(&acme, sums(6)), (&widgets, sums(1))].into_iter());
+        pending.collect(1, 7, [(&acme, sums(2))].into_iter());
+        pending.collect(2, 7, [(&acme, sums(5)), (&widgets, sums(1))].into_iter());
+        pending.collect(3, 8, [(&acme, sums(6)), (&widgets, sums(1))].into_iter());
         let row = |hour, tenant: &str, calls| (hour, tenant.to_owned(), calls);
         assert_eq!(rows(&pending), [row(7, "acme", 5), row(7, "widgets", 1), row(8, "acme", 1)]);
 
         pending.written(&pending.rows(), 8);
         assert_eq!(rows(&pending), []);
-        pending.collect(8, [(&acme, sums(8)), (&widgets, sums(1))].into_iter());
+        pending.collect(4, 8, [(&acme, sums(8)), (&widgets, sums(1))].into_iter());
         assert_eq!(
             rows(&pending),
             [row(8, "acme", 3)],
@@ -285,15 +285,28 @@ mod tests {
     fn what_is_added_while_a_row_is_being_written_is_written_after_it() {
         let acme = key("acme");
         let mut pending = Pending::default();
-        pending.collect(7, [(&acme, sums(2))].into_iter());
-        pending.look_up(|_, _| Ok::<_, ()>(sums(10))).unwrap();
+        pending.collect(1, 7, [(&acme, sums(2))].into_iter());
         let writing = pending.rows();
-        pending.collect(7, [(&acme, sums(3))].into_iter());
-        pending.collect(8, [(&acme, sums(3))].into_iter());
+        pending.collect(2, 7, [(&acme, sums(3))].into_iter());
+        pending.collect(3, 8, [(&acme, sums(3))].into_iter());
         pending.written(&writing, 8);
         let row = |hour, tenant: &str, calls| (hour, tenant.to_owned(), calls);
-        assert_eq!(rows(&pending), [row(7, "acme", 13)], "with what the store had before");
+        assert_eq!(rows(&pending), [row(7, "acme", 3)]);
         pending.written(&pending.rows(), 8);
         assert_eq!(pending.forget(9), Sums::default());
+    }
+
+    #[test]
+    fn an_hour_that_the_clock_comes_back_to_has_another_row() {
+        let acme = key("acme");
+        let mut pending = Pending::default();
+        let mut store: HashMap<(u64, u64), Sums> = HashMap::new();
+        for (look, hour) in [(1, 7), (2, 7), (3, 900), (4, 7), (5, 7)] {
+            pending.collect(look, hour, [(&acme, sums(look))].into_iter());
+            let rows = pending.rows();
+            pending.written(&rows, hour);
+            store.extend(rows.into_iter().map(|row| ((row.hour, row.part), row.sums)));
+        }
+        assert_eq!(store, HashMap::from([((7, 1), sums(2)), ((900, 3), sums(1)), ((7, 4), sums(2))]));
     }
 }

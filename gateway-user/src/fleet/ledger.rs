@@ -1,9 +1,9 @@
 //! The ledger of a fleet: what each node has added to each hour, in the server that the nodes share.
 //!
-//! An hour is one hash. In it each node has fields of its own, and writes there *all* that it has added in that hour: a
-//! write that is repeated, or whose answer was lost, changes nothing. Who reads adds the nodes up. What was written is
-//! remembered until the next hour has passed and is written again over every new connection, so that a server that
-//! comes back without its last seconds, or empty, is told again.
+//! An hour is one hash. In it each node has fields of its own, and writes there *all* that it has added in that hour (or
+//! since the clock came back to it): a write that is repeated, or whose answer was lost, changes nothing. Who reads adds the
+//! nodes up. What was written is remembered until the next hour has passed and is written again over every new connection,
+//! so that a server that comes back without its last seconds, or empty, is told again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
@@ -36,6 +36,8 @@ pub(super) struct Ledger(tokio::sync::Mutex<Log>);
 #[derive(Debug)]
 struct Log {
     pending: Pending,
+    /// How often it was looked at what was used.
+    looks: u64,
     /// When it was last looked at what was used: what is found next belongs to that hour.
     hour: u64,
     /// What it was last written over.
@@ -44,7 +46,7 @@ struct Log {
 
 impl Ledger {
     pub(super) fn new(hour: u64) -> Self {
-        let log = Log { pending: Pending::default(), hour, connection: Weak::new() };
+        let log = Log { pending: Pending::default(), looks: 0, hour, connection: Weak::new() };
         Self(tokio::sync::Mutex::new(log))
     }
 
@@ -73,7 +75,8 @@ impl Ledger {
 
 impl Log {
     fn collect(&mut self, gateway: &Gateway, now: Now) {
-        gateway.metrics.read_cost(|counters| self.pending.collect(self.hour, counters));
+        self.looks += 1;
+        gateway.metrics.read_cost(|counters| self.pending.collect(self.looks, self.hour, counters));
         self.hour = hour_of(now.utc_seconds);
         let lost = self.pending.forget(self.hour.saturating_sub(PATIENCE_HOURS));
         if lost != Sums::default() {
@@ -90,8 +93,8 @@ impl Log {
         }
         let writing = self.pending.rows();
         let mut hours: BTreeMap<u64, Vec<[String; 2]>> = BTreeMap::new();
-        for Row { hour, key, sums } in &writing {
-            hours.entry(*hour).or_default().push([field(node, key), value(sums)]);
+        for Row { hour, key, part, sums } in &writing {
+            hours.entry(*hour).or_default().push([field(node, key, *part), value(sums)]);
         }
         for (hour, rows) in hours {
             for rows in rows.chunks(ROWS_AT_ONCE) {
@@ -150,10 +153,10 @@ fn hash(hour: u64) -> String {
 }
 
 // No name holds a space.
-fn field(node: &str, key: &Key) -> String {
+fn field(node: &str, key: &Key, part: u64) -> String {
     let deployment = key.deployment.as_ref().map_or("", DeploymentName::as_str);
     let model = key.model.as_ref().map_or("", ModelName::as_str);
-    format!("{node} {} {deployment} {model} {}", key.tenant, key.kind.as_str())
+    format!("{node} {} {deployment} {model} {} {part}", key.tenant, key.kind.as_str())
 }
 
 fn value(sums: &Sums) -> String {
@@ -203,12 +206,12 @@ mod tests {
             reasoning: Tokens::new(5),
             cost: NanoDollars::new(u64::MAX),
         };
-        assert_eq!(row(&field("0123456789abcdef", &key), &value(&sums)), Some((key, sums)));
+        assert_eq!(row(&field("0123456789abcdef", &key, 7), &value(&sums)), Some((key, sums)));
         for (field, value) in [
-            ("node acme chat gpt-4o-mini stream", "1 2 3 4 5"),
-            ("node acme chat gpt-4o-mini both", "1 2 3 4 5 6"),
+            ("node acme chat gpt-4o-mini stream 7", "1 2 3 4 5"),
+            ("node acme chat gpt-4o-mini both 7", "1 2 3 4 5 6"),
             ("acme", "1 2 3 4 5 6"),
-            ("node acme chat gpt-4o-mini stream", "1 2 -3 4 5 6"),
+            ("node acme chat gpt-4o-mini stream 7", "1 2 -3 4 5 6"),
         ] {
             assert_eq!(row(field, value), None, "{field}: {value}");
         }

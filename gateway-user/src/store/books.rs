@@ -63,8 +63,9 @@ impl Books {
         let of = |source| StoreError::Io { path: directory.to_owned(), source };
         fs::create_dir_all(directory).map_err(of)?;
         let books = Self::open(directory)?;
-        books.start_journal()?;
         let (accounts, number) = books.main.commit(|transaction| bring_forward(transaction, now))?;
+        // Only now: until the main database was written, the journal may have been all there is.
+        books.start_journal()?;
         if fs::metadata(books.path()).is_ok_and(|file| file.len() > COMPACTED_FROM) {
             books.main.compact()?;
         }
@@ -89,15 +90,16 @@ impl Books {
         let id = identify(&main)?;
         let path = directory.join(JOURNAL);
         if path.exists() {
-            match Base::open(path.clone(), Outlives::Process).and_then(|journal| replay(&journal, &main, id))
-            {
-                Ok(()) => {}
+            match Base::open(path.clone(), Outlives::Process).and_then(|journal| noted(&journal, id)) {
+                Ok(noted) => noted.map_or(Ok(()), |noted| replay(&noted, &main))?,
                 Err(error @ (StoreError::Io { .. } | StoreError::InUse { .. })) => return Err(error),
                 // Only a machine that stopped can have left it so, and then the main database is what counts.
-                Err(error) => tracing::warn!(
-                    error = %error,
-                    "the store's journal cannot be read: what was used in the last second before a crash may be missing"
-                ),
+                Err(error) => {
+                    tracing::warn!(
+                        error = %error,
+                        "the store's journal cannot be read: what was used in the last second before a crash may be missing"
+                    );
+                }
             }
         }
         Ok(Self { directory: directory.to_owned(), main, journal: Base::at(path, Outlives::Process), id })
@@ -120,17 +122,6 @@ impl Books {
 
     pub(super) fn path(&self) -> &Path {
         self.main.path()
-    }
-
-    /// What the main database has of an hour.
-    pub(super) fn stored(&self, hour: u64, key: &Key) -> Result<Sums, StoreError> {
-        self.main.read(|transaction| match transaction.open_table(LEDGER) {
-            Ok(ledger) => Ok(ledger
-                .get(record::ledger_key(hour, key))?
-                .map_or_else(Sums::default, |row| record::sums(row.value()))),
-            Err(redb::TableError::TableDoesNotExist(_)) => Ok(Sums::default()),
-            Err(error) => Err(error.into()),
-        })
     }
 
     /// Puts changes on the disk.
@@ -163,7 +154,7 @@ impl Books {
             };
             for row in ledger.range(record::first_of(summary.first_hour())..)? {
                 let (key, sums) = row?;
-                if let Some((hour, key)) = record::key(key.value()) {
+                if let Some((hour, key, _part)) = record::key(key.value()) {
                     summary.add(hour, &key, record::sums(sums.value()));
                 }
             }
@@ -190,9 +181,16 @@ fn identify(main: &Base) -> Result<u64, StoreError> {
     })
 }
 
-/// Copies to the main database what a journal of the same books has, if it is younger.
-fn replay(journal: &Base, main: &Base, id: u64) -> Result<(), StoreError> {
-    let noted = journal.read(|transaction| {
+/// What a journal has.
+struct Noted {
+    number: u64,
+    accounts: Vec<(String, record::AccountRow)>,
+    rows: Vec<Row>,
+}
+
+/// What a journal has of the books with that number.
+fn noted(journal: &Base, id: u64) -> Result<Option<Noted>, StoreError> {
+    journal.read(|transaction| {
         let about = match transaction.open_table(ABOUT) {
             Ok(about) => about,
             // Nothing was ever noted.
@@ -210,22 +208,25 @@ fn replay(journal: &Base, main: &Base, id: u64) -> Result<(), StoreError> {
         let mut rows = Vec::new();
         for row in transaction.open_table(LEDGER)?.iter()? {
             let (key, sums) = row?;
-            if let Some((hour, key)) = record::key(key.value()) {
-                rows.push(Row { hour, key, sums: record::sums(sums.value()) });
+            if let Some((hour, key, part)) = record::key(key.value()) {
+                rows.push(Row { hour, key, part, sums: record::sums(sums.value()) });
             }
         }
-        Ok(Some((number, accounts, rows)))
-    })?;
-    let Some((number, accounts, rows)) = noted else { return Ok(()) };
+        Ok(Some(Noted { number, accounts, rows }))
+    })
+}
+
+/// Copies what was noted to the main database, if it is younger than what is there.
+fn replay(noted: &Noted, main: &Base) -> Result<(), StoreError> {
     main.commit(|transaction| {
-        if last_checkpoint(transaction)? >= number {
+        if last_checkpoint(transaction)? >= noted.number {
             return Ok(());
         }
         let mut table = transaction.open_table(ACCOUNTS)?;
-        for (tenant, row) in &accounts {
+        for (tenant, row) in &noted.accounts {
             table.insert(tenant.as_str(), row)?;
         }
-        write_rows(transaction, number, &rows)
+        write_rows(transaction, noted.number, &noted.rows)
     })
 }
 
@@ -240,6 +241,7 @@ fn bring_forward(
     now: Now,
 ) -> Result<(HashMap<TenantName, Arc<Account>>, u64), redb::Error> {
     let mut restored = HashMap::new();
+    let number = last_checkpoint(transaction)?;
     let mut accounts = transaction.open_table(ACCOUNTS)?;
     let mut ledger = transaction.open_table(LEDGER)?;
     accounts.retain(|_, row| !record::checkpoint(row).is_over(now.utc_seconds))?;
@@ -255,14 +257,14 @@ fn bring_forward(
         }
         if before.open.calls > 0 {
             let key = Key { tenant: tenant.clone(), deployment: None, model: None, kind: Kind::Recovered };
-            let key = record::ledger_key(hour_of(before.utc_seconds), &key);
+            let key = record::ledger_key(hour_of(before.utc_seconds), &key, number);
             let so_far = ledger.get(key)?.map_or_else(Sums::default, |row| record::sums(row.value()));
             ledger.insert(key, record::ledger_row(&so_far.plus(Sums::from(&before.open))))?;
         }
     }
     forget(&mut ledger, hour_of(now.utc_seconds))?;
     let accounts = restored.into_iter().map(|(tenant, (account, _))| (tenant, account)).collect();
-    Ok((accounts, last_checkpoint(transaction)?))
+    Ok((accounts, number))
 }
 
 fn write(transaction: &WriteTransaction, changes: &Changes) -> Result<(), redb::Error> {
@@ -275,8 +277,8 @@ fn write(transaction: &WriteTransaction, changes: &Changes) -> Result<(), redb::
 
 fn write_rows(transaction: &WriteTransaction, number: u64, rows: &[Row]) -> Result<(), redb::Error> {
     let mut ledger = transaction.open_table(LEDGER)?;
-    for Row { hour, key, sums } in rows {
-        ledger.insert(record::ledger_key(*hour, key), record::ledger_row(sums))?;
+    for Row { hour, key, part, sums } in rows {
+        ledger.insert(record::ledger_key(*hour, key, *part), record::ledger_row(sums))?;
     }
     transaction.open_table(ABOUT)?.insert(CHECKPOINT, number)?;
     Ok(())

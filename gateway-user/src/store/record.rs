@@ -22,12 +22,12 @@ pub(super) const BOOKS: &str = "books";
 
 /// Scalars, books of the periods, and the windows of calls and of tokens.
 pub(super) type AccountRow = ([u64; 8], [[u64; 3]; Period::ALL.len()], Slots, Slots);
-/// The hour, the tenant, the deployment and the model (empty where nobody knows), and the kind's number.
-pub(super) type LedgerKey<'a> = (u64, &'a str, &'a str, &'a str, u8);
+/// The hour, the tenant, the deployment and the model (empty where nobody knows), the kind's number, and the part.
+pub(super) type LedgerKey<'a> = (u64, &'a str, &'a str, &'a str, u8, u64);
 
 /// The first key that an hour's rows can have.
 pub(super) const fn first_of(hour: u64) -> LedgerKey<'static> {
-    (hour, "", "", "", 0)
+    (hour, "", "", "", 0, 0)
 }
 
 pub(super) fn account_row(checkpoint: &Checkpoint) -> AccountRow {
@@ -69,21 +69,21 @@ pub(super) fn checkpoint(row: AccountRow) -> Checkpoint {
     Checkpoint::new(utc_seconds, (of_calls, of_tokens), books, open, typical_output)
 }
 
-pub(super) fn ledger_key(hour: u64, key: &Key) -> LedgerKey<'_> {
+pub(super) fn ledger_key(hour: u64, key: &Key, part: u64) -> LedgerKey<'_> {
     let deployment = key.deployment.as_ref().map_or("", DeploymentName::as_str);
     let model = key.model.as_ref().map_or("", ModelName::as_str);
-    (hour, key.tenant.as_str(), deployment, model, key.kind as u8)
+    (hour, key.tenant.as_str(), deployment, model, key.kind as u8, part)
 }
 
-/// The hour and the key; nothing where no gateway can have written them.
-pub(super) fn key((hour, tenant, deployment, model, kind): LedgerKey<'_>) -> Option<(u64, Key)> {
+/// The hour, the key and the part; nothing where no gateway can have written them.
+pub(super) fn key((hour, tenant, deployment, model, kind, part): LedgerKey<'_>) -> Option<(u64, Key, u64)> {
     let key = Key {
         tenant: TenantName::new(tenant).ok()?,
         deployment: DeploymentName::new(deployment).ok(),
         model: ModelName::new(model).ok(),
         kind: *Kind::ALL.get(usize::from(kind))?,
     };
-    Some((hour, key))
+    Some((hour, key, part))
 }
 
 pub(super) const fn ledger_row(sums: &Sums) -> [u64; 6] {

@@ -145,10 +145,7 @@ impl Work {
     fn checkpoint(&mut self) -> bool {
         let number = self.store.begun.fetch_add(1, Ordering::Relaxed) + 1;
         let now = self.gateway.clock.now();
-        let changes = match self.changes(number, now) {
-            Ok(changes) => changes,
-            Err(error) => return self.failed(&error, now),
-        };
+        let changes = self.changes(number, now);
         if self.committing.is_some() {
             self.note(&changes, now);
         } else if changes.accounts.is_empty() && changes.rows.is_empty() && self.store.outage.lock().is_none()
@@ -189,19 +186,18 @@ impl Work {
     }
 
     /// All that has changed and is not known to be on the disk.
-    fn changes(&mut self, number: u64, now: Now) -> Result<Changes, StoreError> {
+    fn changes(&mut self, number: u64, now: Now) -> Changes {
         // The ledger first: a call that is settled in between is missing there until the next checkpoint. The other way
         // round a crash would count it twice, as settled and as held.
-        self.gateway.metrics.read_cost(|counters| self.pending.collect(self.hour, counters));
+        self.gateway.metrics.read_cost(|counters| self.pending.collect(number, self.hour, counters));
         self.hour = hour_of(now.utc_seconds);
-        self.pending.look_up(|hour, key| self.store.books.stored(hour, key))?;
         let mut accounts = Vec::new();
         self.gateway.each_account(|tenant, account| {
             if let Some(checkpoint) = account.checkpoint(now) {
                 accounts.push((tenant.clone(), Arc::clone(account), checkpoint));
             }
         });
-        Ok(Changes { number, hour: self.hour, accounts, rows: self.pending.rows() })
+        Changes { number, hour: self.hour, accounts, rows: self.pending.rows() }
     }
 
     fn committed(&mut self, result: Result<(), StoreError>) -> bool {

@@ -143,6 +143,8 @@ async fn what_a_broken_disk_does_not_take_survives_a_kill_and_a_stop() {
         })
         .await
         .unwrap();
+        // Another kind of answer, of which the database has nothing yet and can be asked nothing.
+        assert_eq!(call(&mut client, &key, 10, true).await.unwrap().status, 200);
         let called = Instant::now();
         wait_until("what was used is kept all the same", async || {
             metric("gateway_store_age_seconds").await < called.elapsed().as_secs_f64()

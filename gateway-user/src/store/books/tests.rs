@@ -45,8 +45,7 @@ fn admit(account: &Arc<Account>) -> Admission {
 }
 
 /// What has changed and is not in the main database.
-fn changes(books: &Books, number: u64, account: &Arc<Account>, pending: &mut Pending) -> Changes {
-    pending.look_up(|hour, key| books.stored(hour, key)).unwrap();
+fn changes(number: u64, account: &Arc<Account>, pending: &Pending) -> Changes {
     let taken = account.checkpoint(NOW).into_iter();
     Changes {
         number,
@@ -57,7 +56,7 @@ fn changes(books: &Books, number: u64, account: &Arc<Account>, pending: &mut Pen
 }
 
 fn commit(books: &Books, account: &Arc<Account>, pending: &mut Pending) {
-    let changes = changes(books, 1, account, pending);
+    let changes = changes(1, account, pending);
     books.commit(&changes).unwrap();
     changes.accounts.iter().for_each(|(_, account, checkpoint)| account.kept(checkpoint));
     pending.written(&changes.rows, changes.hour);
@@ -92,7 +91,7 @@ fn accounts_and_ledger_survive_and_open_calls_are_settled_once() {
     let (single, stream) = (key(Kind::Single), key(Kind::Stream));
     let mut pending = Pending::default();
     let hour = hour_of(NOW.utc_seconds);
-    pending.collect(hour, [(&single, sums(1)), (&stream, sums(2))].into_iter());
+    pending.collect(1, hour, [(&single, sums(1)), (&stream, sums(2))].into_iter());
     commit(&books, &account, &mut pending);
     drop(books);
 
@@ -113,9 +112,9 @@ fn accounts_and_ledger_survive_and_open_calls_are_settled_once() {
     // A later process adds to the rows of the same hour.
     let (books, accounts) = recover(&directory);
     let mut pending = Pending::default();
-    pending.collect(hour, [(&single, sums(5))].into_iter());
+    pending.collect(2, hour, [(&single, sums(5))].into_iter());
     commit(&books, &accounts[&acme()], &mut pending);
-    pending.collect(hour, [(&single, sums(6))].into_iter());
+    pending.collect(3, hour, [(&single, sums(6))].into_iter());
     commit(&books, &accounts[&acme()], &mut pending);
     assert_eq!(calls(&books), of(&[("recovered", 1), ("single", 7), ("stream", 2)]));
 }
@@ -126,7 +125,7 @@ fn used(account: &Arc<Account>, pending: &mut Pending, calls: u64) -> Admission 
         Used { tokens: Tokens::new(120), output: Tokens::new(20), cost: NanoDollars::new(27_000) },
         NOW,
     );
-    pending.collect(hour_of(NOW.utc_seconds), [(&key(Kind::Single), sums(calls))].into_iter());
+    pending.collect(calls, hour_of(NOW.utc_seconds), [(&key(Kind::Single), sums(calls))].into_iter());
     admit(account)
 }
 
@@ -136,11 +135,11 @@ fn what_a_slow_disk_does_not_have_comes_from_the_journal() {
     let (books, _) = recover(folder.path());
     let (account, mut pending) = (Arc::new(Account::default()), Pending::default());
     let _first = used(&account, &mut pending, 1);
-    let committing = changes(&books, 1, &account, &mut pending);
+    let committing = changes(1, &account, &pending);
     let _second = used(&account, &mut pending, 2);
-    books.note(&changes(&books, 2, &account, &mut pending)).unwrap();
+    books.note(&changes(2, &account, &pending)).unwrap();
     let _third = used(&account, &mut pending, 3);
-    books.note(&changes(&books, 3, &account, &mut pending)).unwrap();
+    books.note(&changes(3, &account, &pending)).unwrap();
     // Whether the commit that took so long came to its end, or not.
     for committed in [false, true] {
         if committed {
@@ -168,10 +167,10 @@ fn a_journal_that_is_older_or_of_other_books_or_damaged_changes_nothing() {
     let (books, _) = recover(folder.path());
     let (account, mut pending) = (Arc::new(Account::default()), Pending::default());
     drop(used(&account, &mut pending, 1));
-    books.note(&changes(&books, 1, &account, &mut pending)).unwrap();
+    books.note(&changes(1, &account, &pending)).unwrap();
     let noted = fs::read(&journal).unwrap();
     drop(used(&account, &mut pending, 2));
-    let younger = changes(&books, 2, &account, &mut pending);
+    let younger = changes(2, &account, &pending);
     books.commit(&younger).unwrap();
     drop(books);
     let Recovered { books, number, .. } = Books::recover(folder.path(), NOW).unwrap();
@@ -200,7 +199,7 @@ fn rows_older_than_the_retention_are_deleted() {
     let key = key(Kind::Single);
     let mut pending = Pending::default();
     for (age, calls) in [(RETENTION_HOURS, 1), (RETENTION_HOURS - 1, 3), (0, 7)] {
-        pending.collect(hour - age, [(&key, sums(calls))].into_iter());
+        pending.collect(1, hour - age, [(&key, sums(calls))].into_iter());
     }
     books.commit(&Changes { number: 1, hour, accounts: Vec::new(), rows: pending.rows() }).unwrap();
     assert_eq!(calls(&books), [("single".to_owned(), 7)]);
@@ -250,7 +249,7 @@ fn a_store_that_is_down_is_still_in_use() {
     assert!(matches!(Books::recover(folder.path(), NOW), Err(StoreError::InUse { .. })));
     assert!(matches!(Books::open_existing(folder.path()), Err(StoreError::InUse { .. })));
     drop(used(&account, &mut pending, 1));
-    books.note(&changes(&books, 1, &account, &mut pending)).unwrap();
+    books.note(&changes(1, &account, &pending)).unwrap();
     assert!(matches!(books.main.commit(|_| Err::<(), _>(full())), Err(StoreError::Io { .. })));
     drop(books);
     let (books, _) = recover(folder.path());
@@ -275,7 +274,7 @@ fn a_damaged_file_is_refused_wherever_the_damage_is() {
     let key = key(Kind::Single);
     for hour in 0..500 {
         let mut pending = Pending::default();
-        pending.collect(hour_of(NOW.utc_seconds) - hour, [(&key, sums(hour + 1))].into_iter());
+        pending.collect(hour + 1, hour_of(NOW.utc_seconds) - hour, [(&key, sums(hour + 1))].into_iter());
         if hour % 100 == 0 {
             commit(&books, &account, &mut pending);
         }
