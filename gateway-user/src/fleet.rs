@@ -30,14 +30,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use crate::config::{RedisUrl, WhenDown};
 use crate::gateway::{Gateway, Tenant};
 use crate::ledger::{Query, Report, hour_of};
-use crate::limits::{Account, Ask, Clock, Cover, Limits, Now, Ticket};
+use crate::limits::{Account, Ask, Clock, Cover, Limits, Now, Occasion, Ticket};
 use crate::metrics::Metrics;
 use crate::names::TenantName;
 use crate::reply::utc;
 use crate::units::{Prices, Tokens};
 pub(crate) use asking::Asking;
 use ledger::Ledger;
-use link::{Connection, Link};
+use link::{Connection, Link, Memory};
 pub use link::{OpenError, StoreError};
 use metrics::FleetMetrics;
 pub use metrics::Leases;
@@ -72,17 +72,6 @@ pub struct Fleet {
     turns: Mutex<HashMap<TenantName, Arc<tokio::sync::Mutex<()>>>>,
     nudge: mpsc::Sender<Arc<Tenant>>,
     nudged: tokio::sync::Mutex<mpsc::Receiver<Arc<Tenant>>>,
-}
-
-/// What a request to the store is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Occasion {
-    /// Calls wait for it.
-    Asked,
-    /// Time has passed.
-    Renewal,
-    /// The node stops.
-    Leaving,
 }
 
 impl Fleet {
@@ -191,8 +180,7 @@ impl Fleet {
         occasion: Occasion,
     ) -> Result<(), StoreError> {
         let account = &tenant.account;
-        let (asked, leaving) = (occasion == Occasion::Asked, occasion == Occasion::Leaving);
-        let Some(request) = account.lease_request(tenant.limits(), asked, leaving, self.clock.now()) else {
+        let Some(request) = account.lease_request(tenant.limits(), occasion, self.clock.now()) else {
             return Ok(());
         };
         let reply = self.link.lease(connection, &tenant.name, &request).await?;
@@ -211,7 +199,7 @@ impl Fleet {
     ) -> Result<(), StoreError> {
         let snapshot = gateway.snapshot();
         let now = self.clock.now();
-        let due = snapshot.tenants().iter().filter(|tenant| tenant.account.is_lease_due(now));
+        let due = snapshot.tenants().iter().filter(|tenant| tenant.account.is_lease_due(occasion, now));
         let mut renewals = JoinSet::new();
         for tenant in due {
             if renewals.len() >= MOST_RENEWALS {
@@ -237,7 +225,7 @@ impl Fleet {
         let joining = async {
             let connection = self.link.connect().await?;
             self.link.beat(&connection).await?;
-            self.renew(&connection, gateway, Occasion::Renewal).await?;
+            self.renew(&connection, gateway, Occasion::Joining).await?;
             Ok(connection)
         };
         match joining.await {
@@ -270,9 +258,7 @@ impl Fleet {
     /// # Errors
     /// When the store is down.
     pub async fn usage(&self, gateway: &Gateway, query: &Query) -> Result<Report, StoreError> {
-        let Some(connection) = self.link.connection() else {
-            return Err(StoreError::Down(self.link.status().trouble.unwrap_or_default()));
-        };
+        let connection = self.link.connection().ok_or_else(|| self.down())?;
         self.ledger.keep(&self.link, Some(&connection), gateway).await?;
         ledger::read(connection.multiplexed(), query, self.clock.now().utc_seconds).await
     }
@@ -312,7 +298,9 @@ impl Fleet {
                     self.request(connection, &tenant, Occasion::Renewal).await?;
                 }
                 _ = beats.tick() => {
-                    self.link.beat(connection).await?;
+                    if self.link.beat(connection).await? == Memory::Lost {
+                        self.renew(connection, gateway, Occasion::Joining).await?;
+                    }
                     if renewed.elapsed() >= RENEWAL {
                         self.renew(connection, gateway, Occasion::Renewal).await?;
                         renewed = Instant::now();
@@ -324,24 +312,35 @@ impl Fleet {
 
     /// Writes the last of what was used and gives back what is leased, when no calls are open any more.
     pub async fn leave(self: &Arc<Self>, gateway: &Gateway) {
-        let Some(connection) = self.link.connection() else {
-            tracing::error!("the store is down: what was used meanwhile is missing in the ledger");
-            return;
-        };
         let leaving = timeout(LEAVE, async {
-            self.ledger.keep(&self.link, Some(&connection), gateway).await?;
+            let connection = match self.link.connection() {
+                Some(connection) => connection,
+                // It may be back, and this is the last chance.
+                None => {
+                    self.join(gateway).await;
+                    self.link.connection().ok_or_else(|| self.down())?
+                }
+            };
+            // Where the one fails, the other may not.
+            let kept = self.ledger.keep(&self.link, Some(&connection), gateway).await;
             self.renew(&connection, gateway, Occasion::Leaving).await?;
-            self.link.leave(&connection).await
+            self.link.leave(&connection).await?;
+            kept
         });
         match leaving.await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::warn!(error = %error, "leases are left to expire, and the last second may miss in the ledger");
-            }
+            Ok(Err(error)) => tracing::warn!(
+                error = %error,
+                "leases are left to expire, and what was used since the ledger was last written may miss in it"
+            ),
             Err(_elapsed) => tracing::warn!(
-                "the store took too long: leases are left to expire, and the last second may miss in the ledger"
+                "the store took too long: leases are left to expire, and what was used since the ledger was last written may miss in it"
             ),
         }
+    }
+
+    fn down(&self) -> StoreError {
+        StoreError::Down(self.link.status().trouble.unwrap_or_default())
     }
 
     /// The state of the store, for `/status`.

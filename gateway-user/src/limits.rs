@@ -15,6 +15,6 @@ pub mod window;
 pub use account::{Account, Book, Checkpoint, Counters, LeasedTokens, OpenUse, Used};
 pub use admission::Admission;
 pub use clock::{Clock, Now};
-pub use lease::{Cover, Footing, LeaseReply, LeaseRequest, Standing, Ticket};
+pub use lease::{Cover, Footing, LeaseReply, LeaseRequest, Occasion, Standing, Ticket};
 pub use period::{Period, Quota};
 pub use terms::{Ask, Ceiling, Grant, Limits, Refused};

@@ -15,7 +15,7 @@ use gateway_user::fleet::{Fleet, LEASE_LIFETIME};
 use gateway_user::gateway::{Gateway, Keeping};
 use gateway_user::kernel::Shedder;
 use gateway_user::limits::lease::{RESOURCES, SliceReply};
-use gateway_user::limits::{Account, Admission, Ask, Clock, LeaseReply, Limits, Now, Used};
+use gateway_user::limits::{Account, Admission, Ask, Clock, LeaseReply, Limits, Now, Occasion, Used};
 use gateway_user::metrics;
 use gateway_user::names::{DeploymentName, ModelName, TenantName, TierName};
 use gateway_user::secret::KeyHash;
@@ -133,7 +133,7 @@ fn reply(amount: u64) -> LeaseReply {
 }
 
 fn ask_the_store(account: &Account, limits: &Limits, leased: u64, now: Now) {
-    let request = account.lease_request(limits, true, false, now).unwrap();
+    let request = account.lease_request(limits, Occasion::Asked, now).unwrap();
     account.lease_reply(&request, &reply(leased), LEASE_LIFETIME, now);
 }
 
@@ -148,7 +148,7 @@ fn rested(fleet: Option<&Arc<Fleet>>, limits: &Limits, count: usize) -> Vec<Arc<
         one_call(account, limits, at(0));
         if fleet.is_some() {
             ask_the_store(account, limits, 0, at(120));
-            assert!(!account.is_lease_due(at(120)));
+            assert!(!account.is_lease_due(Occasion::Renewal, at(120)));
         } else {
             let checkpoint = account.checkpoint(at(0)).unwrap();
             account.kept(&checkpoint);

@@ -1,6 +1,8 @@
 //! Three gateways, one tenant, one budget, and a Redis server to which everything happens.
 #![expect(clippy::unwrap_used, reason = "tests unwrap, and so do their helpers")]
 
+#[path = "fleet/flapping.rs"]
+mod flapping;
 #[path = "fleet/ledger.rs"]
 mod ledger;
 #[path = "fleet/outages.rs"]
@@ -179,7 +181,7 @@ async fn most_calls_ask_nobody() {
     let redis = Redis::start().unwrap();
     let fleet = Fleet::start(1, &redis.url(), "[tiers.default]\ntokens_per_minute = 10000000\n").await;
     let before = redis.command("DBSIZE").unwrap();
-    assert_eq!(before, ":1", "only the nodes are known before the first call");
+    assert_eq!(before, ":2", "only the nodes are known before the first call, and which memory this is");
     let calls = AtomicU64::new(0);
     let mut client = fleet.nodes[0].connect(Protocol::Http1).await.unwrap();
     for _ in 0..300 {

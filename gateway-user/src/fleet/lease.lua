@@ -21,8 +21,10 @@ local WINDOW = 61
 local RESOURCES = 13
 local OPEN_CALLS = 13
 local PERIODS = 5
--- A node that is not heard of for so long is forgotten; what it had leased of quotas then counts as used.
-local FORGET_MS = 600000
+-- What a node has leased of quotas counts as used once it is not heard of for so long; until it is.
+local LOST_MS = 600000
+-- For how long it is remembered what it had reported, so that it need not report all of it again.
+local REMEMBER_MS = 86400000
 -- The state outlives the longest period.
 local KEEP_SECONDS = 400 * 86400
 -- For so long after a state was lost nothing is leased anew: the other nodes have to report first what they used.
@@ -66,8 +68,9 @@ local packed = redis.call('GET', KEYS[1])
 local state = packed and cmsgpack.unpack(packed)
 if not state or state.version ~= 2 then
   -- Nodes that know another generation see by this one that what they had reported is lost, and report it again.
+  -- Where the whole server lost its memory, the others may not have reported yet.
   state = { version = 2, generation = ask.node .. '.' .. string.format('%.0f', now_us), nodes = {},
-    windows = { {}, {} }, periods = {}, born = now_ms, settled = now_ms }
+    windows = { {}, {} }, periods = {}, born = now_ms, settled = math.max(now_ms, ask.settled_ms) }
 end
 if ask.generation ~= '' and ask.generation ~= state.generation and now_ms < state.born + SETTLE_MS then
   state.settled = state.born + SETTLE_MS
@@ -112,21 +115,33 @@ local function add_to_period(period, tokens, cost)
   book[3] = math.max(0, book[3] + cost)
 end
 
-for id, node in pairs(state.nodes) do
-  if now_ms - node.expires > FORGET_MS and id ~= ask.node then
-    for period = 1, PERIODS do
-      if node.renewed >= state.periods[period][1] then
-        add_to_period(period, node.leased[1 + 2 * period], node.leased[2 + 2 * period])
-      end
+-- What a node had leased of the running periods, or less of it.
+local function add_lost(node, sign)
+  for period = 1, PERIODS do
+    if node.renewed >= state.periods[period][1] then
+      add_to_period(period, sign * node.leased[1 + 2 * period], sign * node.leased[2 + 2 * period])
     end
-    state.nodes[id] = nil
+  end
+  node.lost = sign > 0
+end
+
+for id, node in pairs(state.nodes) do
+  local unheard_ms = now_ms - node.expires
+  if id ~= ask.node then
+    if unheard_ms > LOST_MS and not node.lost then add_lost(node, 1) end
+    if unheard_ms > REMEMBER_MS then state.nodes[id] = nil end
   end
 end
 
 -- The report.
 local own = state.nodes[ask.node]
 if own and ask.sequence <= own.sequence then return {} end
-local before = own and own.used or (ask.generation == state.generation and ask.acknowledged)
+if own and own.lost then add_lost(own, -1) end
+local before = own and own.used
+if ask.generation == state.generation and ask.answered > (own and own.sequence or 0) then
+  -- The server came back with an older state, and the others have not reported yet either.
+  state.settled = math.max(state.settled, now_ms + SETTLE_MS)
+end
 if before then
   add_to_window(1, ask.used[1] - before[1])
   add_to_window(2, ask.used[2] - before[2])
@@ -161,7 +176,7 @@ for id, node in pairs(state.nodes) do
     local dead_ms = now_ms - node.expires
     if dead_ms < 0 then nodes = nodes + 1 end
     for resource = 1, RESOURCES do
-      if counts(resource, dead_ms) then taken[resource] = taken[resource] + node.leased[resource] end
+      if counts(resource, dead_ms) and not node.lost then taken[resource] = taken[resource] + node.leased[resource] end
     end
   end
 end

@@ -21,8 +21,12 @@ use crate::names::TenantName;
 /// How many nodes a limit is shared by for a node that has never reached the store. Too many is the safe side.
 const ASSUMED_NODES: u32 = 8;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// The nodes that live.
-const NODES_KEY: &str = "aoai-gateway:nodes";
+/// The nodes that live. The braces make it one slot of a cluster with the other, see nodes.lua.
+const NODES_KEY: &str = "aoai-gateway:{fleet}:nodes";
+/// Which memory the server has.
+const MEMORY_KEY: &str = "aoai-gateway:{fleet}:memory";
+/// For so long a server that has lost its memory, or was away, may not have heard of all nodes.
+const COUNTING: Duration = Duration::from_secs(LEASE_LIFETIME.as_secs() + 1);
 
 /// Why the store cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -52,9 +56,32 @@ pub enum StoreError {
     Down(Box<str>),
 }
 
+/// Whether the server still has what it was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Memory {
+    /// As far as can be told.
+    Kept,
+    /// All of it is gone.
+    Lost,
+}
+
+/// What is known of the server's memory.
+#[derive(Debug, Default)]
+struct Known {
+    /// Its name; empty before it was asked first.
+    name: String,
+    /// Until when it may lack what nodes have to report again, on its clock.
+    settled_ms: u64,
+    /// Since when nodes are counted in it.
+    since: Option<Instant>,
+}
+
 /// A connection to the store; clones share it.
 #[derive(Debug)]
-pub(super) struct Connection(MultiplexedConnection);
+pub(super) struct Connection {
+    multiplexed: MultiplexedConnection,
+    opened: Instant,
+}
 
 impl Connection {
     pub(super) async fn open(client: &Client) -> Result<Self, StoreError> {
@@ -65,11 +92,11 @@ impl Connection {
         let connection = timeout(CONNECT_TIMEOUT, connecting)
             .await
             .map_err(|_elapsed| StoreError::Timeout(CONNECT_TIMEOUT))??;
-        Ok(Self(connection))
+        Ok(Self { multiplexed: connection, opened: Instant::now() })
     }
 
     pub(super) fn multiplexed(&self) -> MultiplexedConnection {
-        self.0.clone()
+        self.multiplexed.clone()
     }
 }
 
@@ -88,6 +115,7 @@ pub(super) struct Link {
     connection: ArcSwapOption<Connection>,
     failed: Notify,
     live: AtomicU32,
+    known: Mutex<Known>,
     state: Mutex<State>,
     clock: Clock,
     metrics: FleetMetrics,
@@ -134,6 +162,7 @@ impl Link {
             connection: ArcSwapOption::empty(),
             failed: Notify::new(),
             live: AtomicU32::new(0),
+            known: Mutex::default(),
             state: Mutex::new(State {
                 since: clock.now().utc_seconds,
                 trouble: Some("not reached yet".into()),
@@ -210,22 +239,42 @@ impl Link {
     }
 
     /// Says that this node lives, and learns how many do.
-    pub(super) async fn beat(&self, connection: &Connection) -> Result<(), StoreError> {
-        let live = self.count_nodes(connection, LEASE_LIFETIME).await?;
+    pub(super) async fn beat(&self, connection: &Connection) -> Result<Memory, StoreError> {
+        let (count, name, settled_ms) = self.say(connection, LEASE_LIFETIME).await?;
+        let now = Instant::now();
+        let (memory, since) = {
+            let mut known = self.known.lock();
+            known.settled_ms = settled_ms;
+            let lost = !known.name.is_empty() && known.name != name;
+            if known.name != name {
+                known.name = name;
+                known.since = Some(now);
+            }
+            (if lost { Memory::Lost } else { Memory::Kept }, known.since.unwrap_or(now))
+        };
+        // After an outage all nodes come back one by one. A node that took the first for all there are would serve too much of
+        // the limits if the store went away again.
+        let counting = now.duration_since(since.max(connection.opened)) < COUNTING;
+        let live = if counting { count.max(self.live.load(Ordering::Relaxed)) } else { count };
         self.live.store(live, Ordering::Relaxed);
-        self.metrics.nodes.set(i64::from(live));
-        Ok(())
+        self.metrics.nodes.set(i64::from(count));
+        Ok(memory)
     }
 
     /// Says that this node goes.
     pub(super) async fn leave(&self, connection: &Connection) -> Result<(), StoreError> {
-        self.count_nodes(connection, Duration::ZERO).await.map(drop)
+        self.say(connection, Duration::ZERO).await.map(drop)
     }
 
-    async fn count_nodes(&self, connection: &Connection, lives_for: Duration) -> Result<u32, StoreError> {
-        let mut connection = connection.0.clone();
+    async fn say(
+        &self,
+        connection: &Connection,
+        lives_for: Duration,
+    ) -> Result<(u32, String, u64), StoreError> {
+        let known = self.known.lock().name.clone();
+        let mut connection = connection.multiplexed();
         let mut call = self.nodes.prepare_invoke();
-        call.key(NODES_KEY).arg(&*self.node).arg(millis(lives_for));
+        call.key(NODES_KEY).key(MEMORY_KEY).arg(&*self.node).arg(millis(lives_for)).arg(known);
         in_time(call.invoke_async(&mut connection)).await
     }
 
@@ -237,11 +286,12 @@ impl Link {
         request: &LeaseRequest,
     ) -> Result<Option<LeaseReply>, StoreError> {
         let started = Instant::now();
-        let mut connection = connection.0.clone();
+        let mut connection = connection.multiplexed();
         let mut call = self.lease.prepare_invoke();
         // The braces make it one slot of a cluster, whatever else is kept of a tenant one day.
         call.key(format!("aoai-gateway:{{{tenant}}}"));
-        call.arg(lease_arguments(&self.node, request, millis(LEASE_LIFETIME)));
+        let settled_ms = self.known.lock().settled_ms;
+        call.arg(lease_arguments(&self.node, request, millis(LEASE_LIFETIME), settled_ms));
         let reply = in_time(call.invoke_async(&mut connection)).await;
         self.metrics.lease_seconds.observe(started.elapsed().as_secs_f64());
         lease_reply(&reply?)

@@ -9,17 +9,19 @@ use crate::limits::{LeaseReply, LeaseRequest};
 
 /// Reports a node's use of a tenant's budgets and leases it more; `lease.lua` says how.
 pub const LEASE_SCRIPT: &str = concat!(include_str!("clock.lua"), include_str!("lease.lua"));
-/// Counts the nodes that live.
+/// Counts the nodes that live, and tells one memory of the server's from another.
 pub(super) const NODES_SCRIPT: &str = concat!(include_str!("clock.lua"), include_str!("nodes.lua"));
 
 /// Values of one resource in an answer.
 const VALUES: usize = 4;
 
-/// A request as the script reads it.
+/// A request as the script reads it. Until `settled_ms`, on the server's clock, the server may have lost what other nodes
+/// will report again.
 #[must_use]
-pub fn lease_arguments(node: &str, request: &LeaseRequest, lifetime_ms: u64) -> String {
+pub fn lease_arguments(node: &str, request: &LeaseRequest, lifetime_ms: u64, settled_ms: u64) -> String {
     let LeaseRequest {
         sequence,
+        answered,
         generation,
         used,
         acknowledged,
@@ -42,8 +44,10 @@ pub fn lease_arguments(node: &str, request: &LeaseRequest, lifetime_ms: u64) -> 
     json!({
         "node": node,
         "sequence": sequence,
+        "answered": answered,
         "generation": generation,
         "ttl_ms": lifetime_ms,
+        "settled_ms": settled_ms,
         "idle": idle,
         "leaving": leaving,
         "used": booked(used),

@@ -13,7 +13,7 @@ use super::Now;
 use super::period::Period;
 use crate::units::{NanoDollars, Tokens};
 
-pub use exchange::{Booked, LeaseReply, LeaseRequest, RESOURCES, SliceReply, SliceRequest};
+pub use exchange::{Booked, LeaseReply, LeaseRequest, Occasion, RESOURCES, SliceReply, SliceRequest};
 pub use standing::{Footing, Standing};
 
 /// How long after an answer that the fleet has nothing left it is not asked again.
@@ -171,6 +171,16 @@ pub enum Cover {
     Short(Ticket),
 }
 
+/// What a request says of this node and the store, beside what it asks for.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) sequence: u64,
+    pub(super) answered: u64,
+    pub(super) generation: Box<str>,
+    pub(super) used: Booked,
+    pub(super) acknowledged: Booked,
+}
+
 impl Lease {
     pub(super) fn new(standing: Arc<Standing>) -> Self {
         Self {
@@ -296,8 +306,17 @@ impl Lease {
         self.answered >= ticket.0
     }
 
-    /// Whether the store should hear of this tenant.
-    pub(super) fn is_due(&self) -> bool {
+    /// Whether the store should hear of this tenant on that occasion.
+    pub(super) fn is_due_for(&self, occasion: Occasion) -> bool {
+        match occasion {
+            Occasion::Asked => true,
+            Occasion::Renewal | Occasion::Leaving => self.is_due(),
+            // Of what it was told and has acknowledged it may know nothing any more.
+            Occasion::Joining => self.is_due() || self.booked != Booked::default(),
+        }
+    }
+
+    fn is_due(&self) -> bool {
         self.booked != self.acknowledged || self.active().slices.iter().any(|slice| slice.leased > 0)
     }
 
@@ -346,8 +365,14 @@ impl Lease {
         slices
     }
 
-    pub(super) fn told(&self) -> (u64, Box<str>, Booked) {
-        (self.started, self.generation.clone(), self.acknowledged)
+    pub(super) fn told(&self) -> Told {
+        Told {
+            sequence: self.started,
+            answered: self.answered,
+            generation: self.generation.clone(),
+            used: self.booked,
+            acknowledged: self.acknowledged,
+        }
     }
 
     /// Takes an answer, unless a later request has been started since.

@@ -2,13 +2,14 @@
 //! events, the fleet stays within its limits.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests unwrap, and so do their helpers")]
 
+mod forgotten;
 mod model;
 mod server;
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use gateway_user::limits::{Admission, Ask, Cover, Footing, Limits, Period, Quota, Refused};
+use gateway_user::limits::{Admission, Ask, Cover, Footing, Limits, Occasion, Period, Quota, Refused};
 use gateway_user::units::{NanoDollars, Tokens};
 use proptest::prelude::*;
 
@@ -75,7 +76,7 @@ fn a_fleet_never_passes_its_limits() {
             match step {
                 Step::Admit { node, prompt, named } => drop(fleet.admit(node, prompt, named)),
                 Step::Settle { node, call, part } => fleet.settle(node, call, part),
-                Step::Sync { node, lost } => fleet.sync(node, false, lost),
+                Step::Sync { node, lost } => fleet.sync(node, Occasion::Renewal, lost),
                 Step::Kill { node } => fleet.kill(node),
                 Step::Tick { ms } => fleet.pass(ms),
             }
@@ -103,7 +104,7 @@ fn exhaust(fleet: &mut Fleet<'_>) {
             }
             Err(_) => refused += 1,
         }
-        fleet.sync(node, false, false);
+        fleet.sync(node, Occasion::Renewal, false);
         if refused > 4 * fleet.nodes.len() {
             return;
         }
@@ -134,8 +135,8 @@ fn one_hot_node_gets_what_idle_ones_do_not_use() {
     }
     fleet.ms += 4_000;
     // The idle ones' renewals give back what they had.
-    fleet.sync(1, false, false);
-    fleet.sync(2, false, false);
+    fleet.sync(1, Occasion::Renewal, false);
+    fleet.sync(2, Occasion::Renewal, false);
     while fleet.admit(0, 50, Some(50)).is_ok() {
         fleet.settle(0, 0, 100);
     }
@@ -174,7 +175,7 @@ fn a_node_that_comes_back_gets_its_quota_back() {
     fleet.ms += 50_000;
     // Unheard of: what it had leased counts as used.
     assert!(fleet.admit(1, 84_000, Some(1_000)).is_err());
-    fleet.sync(0, false, false);
+    fleet.sync(0, Occasion::Renewal, false);
     fleet.ms += 1_000;
     assert!(fleet.admit(1, 84_000, Some(1_000)).is_ok());
 }
@@ -189,7 +190,7 @@ fn a_server_that_lost_everything_is_told_again() {
     let before = fleet.minute();
     redis::cmd("FLUSHALL").exec(fleet.server).unwrap();
     for node in 0..3 {
-        fleet.sync(node, false, false);
+        fleet.sync(node, Occasion::Renewal, false);
     }
     fleet.pass(3_000);
     exhaust(&mut fleet);
@@ -205,7 +206,7 @@ fn alone_a_node_uses_its_lease_and_its_share() {
     for node in 0..3 {
         fleet.admit(node, 50, Some(50)).unwrap();
         fleet.settle(node, 0, 100);
-        fleet.sync(node, false, false);
+        fleet.sync(node, Occasion::Renewal, false);
     }
     let limits = fleet.limits.clone();
     let mut bound = 0;

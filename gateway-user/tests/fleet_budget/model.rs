@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use gateway_user::fleet::{LEASE_LIFETIME, lease_arguments, lease_reply};
-use gateway_user::limits::{Account, Admission, Ask, Cover, Footing, Limits, Now, Refused, Standing, Used};
+use gateway_user::limits::{
+    Account, Admission, Ask, Cover, Footing, Limits, Now, Occasion, Refused, Standing, Used,
+};
 use gateway_user::units::{Prices, TokenPrice, Tokens};
 use redis::{Connection, Script};
 
@@ -79,15 +81,15 @@ impl<'a> Fleet<'a> {
     }
 
     /// One request of a node; with `lost` the server's answer does not arrive.
-    pub(crate) fn sync(&mut self, node: usize, asked_for: bool, lost: bool) {
+    pub(crate) fn sync(&mut self, node: usize, occasion: Occasion, lost: bool) {
         let now = self.now();
         let node = &self.nodes[node];
-        let Some(request) = node.account.lease_request(&self.limits, asked_for, false, now) else { return };
+        let Some(request) = node.account.lease_request(&self.limits, occasion, now) else { return };
         let lifetime = u64::try_from(LEASE_LIFETIME.as_millis()).unwrap();
         let value = self
             .script
             .key("tenant")
-            .arg(lease_arguments(&node.name, &request, lifetime))
+            .arg(lease_arguments(&node.name, &request, lifetime, 0))
             .arg(START_SECONDS * 1000 + self.ms)
             .invoke(self.server)
             .unwrap();
@@ -107,7 +109,7 @@ impl<'a> Fleet<'a> {
         };
         for _ in 0..3 {
             match self.nodes[node].account.cover(&self.limits, &ask, self.now()) {
-                Cover::Short(_) => self.sync(node, true, false),
+                Cover::Short(_) => self.sync(node, Occasion::Asked, false),
                 Cover::Enough | Cover::Low => break,
             }
         }
@@ -126,7 +128,7 @@ impl<'a> Fleet<'a> {
             self.ms += step;
             ms -= step;
             for node in 0..self.nodes.len() {
-                self.sync(node, false, false);
+                self.sync(node, Occasion::Renewal, false);
             }
         }
     }

@@ -7,7 +7,8 @@ use super::room::{affordable, cost_bound, fits};
 use super::{Account, Ask, Ceiling, Limits, Refused, State, WAIT_FOR_OPEN_CALLS};
 use crate::limits::Now;
 use crate::limits::lease::{
-    Amounts, Budget, Cover, Footing, Lease, LeaseReply, LeaseRequest, Resource, Standing, Ticket,
+    Amounts, Budget, Cover, Footing, Lease, LeaseReply, LeaseRequest, Occasion, Resource, Standing, Ticket,
+    Told,
 };
 use crate::limits::period::{Period, Quota};
 use crate::units::{Prices, Tokens};
@@ -58,39 +59,34 @@ impl Account {
 
     /// Whether the store should hear of this tenant: there is use to report or a lease to renew. Where there is not, and
     /// the tenant makes no calls, what only calls need is freed.
-    pub fn is_lease_due(&self, now: Now) -> bool {
+    pub fn is_lease_due(&self, occasion: Occasion, now: Now) -> bool {
         let mut state = self.state.lock();
-        let due = state.lease.as_ref().is_some_and(|lease| lease.is_due());
+        let due = state.lease.as_ref().is_some_and(|lease| lease.is_due_for(occasion));
         if !due {
             state.rest(now);
         }
         due
     }
 
-    /// Starts a request to the store; `None` when there is nothing to tell it or to ask of it. With `leaving` all that
-    /// is unused is given back.
-    pub fn lease_request(
-        &self,
-        limits: &Limits,
-        asked_for: bool,
-        leaving: bool,
-        now: Now,
-    ) -> Option<LeaseRequest> {
+    /// Starts a request to the store; `None` when there is nothing to tell it or to ask of it.
+    pub fn lease_request(&self, limits: &Limits, occasion: Occasion, now: Now) -> Option<LeaseRequest> {
         let state = &mut *self.state.lock();
         state.roll(now);
         let sums = state.sums(now);
         let lease = state.lease.as_mut()?;
-        if !asked_for && !lease.is_due() {
+        if !lease.is_due_for(occasion) {
             return None;
         }
+        let leaving = occasion == Occasion::Leaving;
         // An open stream may have to grow, so that its tenant is not idle.
         let idle = leaving || (lease.is_idle(now) && sums.held == 0);
         let slices = lease.request(sums.budgets(limits), idle);
-        let (sequence, generation, acknowledged) = lease.told();
+        let Told { sequence, answered, generation, used, acknowledged } = lease.told();
         Some(LeaseRequest {
             sequence,
+            answered,
             generation,
-            used: lease.booked,
+            used,
             acknowledged,
             window: [sums.calls, sums.tokens],
             periods: sums.periods,

@@ -6,6 +6,19 @@ use crate::limits::period::Period;
 /// Calls and tokens of the minute, then tokens and money of each period, then calls open at once.
 pub const RESOURCES: usize = 3 + 2 * Period::ALL.len();
 
+/// What a request to the fleet's store is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Occasion {
+    /// Calls wait for it.
+    Asked,
+    /// Time has passed.
+    Renewal,
+    /// The store may have lost what it was told.
+    Joining,
+    /// The node stops: all that is unused is given back.
+    Leaving,
+}
+
 /// All that was booked since the process started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Booked {
@@ -24,6 +37,8 @@ pub struct Booked {
 pub struct LeaseRequest {
     /// Later ones have higher numbers.
     pub sequence: u64,
+    /// The last one that was answered; 0 before there was any.
+    pub answered: u64,
     /// The generation of the store's state that was last seen; empty before the first answer.
     pub generation: Box<str>,
     /// All that was booked.
