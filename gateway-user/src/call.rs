@@ -263,7 +263,6 @@ impl Drop for Call {
             // The caller has gone while upstream was at work: it may have done all that it was allowed to.
             Stage::Forwarded | Stage::Answering(_) => Settlement::HoldStands,
         });
-        self.tenant.inflight.dec();
         let status = match (self.refused, self.stage) {
             (Some(refused), _) => refused.as_u16(),
             (None, Stage::Answering(status)) => status.as_u16(),
@@ -279,6 +278,8 @@ impl Drop for Call {
             self.gateway.metrics.request(tenant, deployment, status, self.reason);
         }
         self.reports.add(self.report(status));
+        // Last: who sees that no call is open finds all of them counted.
+        self.tenant.inflight.dec();
     }
 }
 

@@ -213,11 +213,17 @@ async fn hold(call: &mut Call, mut source: Source, status: StatusCode) -> Result
 /// response code and billing status"): a prompt that its content filter has read, or that was too long, and what was
 /// written until the time was over.
 fn error(status: StatusCode, parts: &VecDeque<Bytes>) -> Settlement {
-    let says = |code: &str| parts.iter().any(|part| memchr::memmem::find(part, code.as_bytes()).is_some());
     match status {
         StatusCode::REQUEST_TIMEOUT => Settlement::HoldStands,
-        StatusCode::BAD_REQUEST if says("\"content_filter\"") || says("\"context_length_exceeded\"") => {
-            Settlement::Prompt
+        StatusCode::BAD_REQUEST => {
+            // In one piece, because a code may be cut anywhere.
+            let body = parts.iter().map(Bytes::as_ref).collect::<Vec<_>>().concat();
+            let says = |code: &str| memchr::memmem::find(&body, code.as_bytes()).is_some();
+            if says("\"content_filter\"") || says("\"context_length_exceeded\"") {
+                Settlement::Prompt
+            } else {
+                Settlement::Nothing
+            }
         }
         _ => Settlement::Nothing,
     }
@@ -259,4 +265,20 @@ fn is_event_stream(head: &Parts) -> bool {
     plain
         && head.status.is_success()
         && content_type.get(..expected.len()).is_some_and(|start| start.eq_ignore_ascii_case(expected))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prompt_that_was_filtered_is_paid_for_however_its_error_is_cut() {
+        let body = br#"{"error":{"code":"content_filter"}}"#;
+        for cut in 0..body.len() {
+            let parts = [&body[..cut], &body[cut..]].map(Bytes::from_static).into();
+            assert!(matches!(error(StatusCode::BAD_REQUEST, &parts), Settlement::Prompt), "cut at {cut}");
+        }
+        let other = [Bytes::from_static(br#"{"error":{"code":"invalid_request"}}"#)].into();
+        assert!(matches!(error(StatusCode::BAD_REQUEST, &other), Settlement::Nothing));
+    }
 }

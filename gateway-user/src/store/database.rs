@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard};
 use redb::{Database, ReadTransaction, ReadableDatabase as _, WriteTransaction};
+use rustix::fs::Advice;
 
 use super::StoreError;
 
@@ -122,7 +123,14 @@ impl Base {
 
     fn open_file(&self, file: &mut Option<Arc<File>>) -> Result<Database, StoreError> {
         let file = match file {
-            Some(file) if self.is_in_place(file) => Arc::clone(file),
+            Some(file) if self.is_in_place(file) => {
+                // What a failed write has left in the system's cache looks as if it were on the disk, and is not written
+                // again (fsync(2)): what is checked next is to be what the disk has.
+                if let Err(error) = rustix::fs::fadvise(&**file, 0, None, Advice::DontNeed) {
+                    tracing::debug!(error = %error, "the store's file may be read from the cache");
+                }
+                Arc::clone(file)
+            }
             _ => Arc::clone(file.insert(Arc::new(self.lock_file()?))),
         };
         let mut builder = Database::builder();

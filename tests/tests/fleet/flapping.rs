@@ -19,7 +19,8 @@ async fn a_server_that_goes_again_leaves_each_node_its_own_share() {
     let fleet = Fleet::start(3, &redis.url(), "").await;
     fleet.up(true).await;
     wait_until("all nodes know of each other", async || {
-        let known = [nodes_known(&fleet, 0).await, nodes_known(&fleet, 1).await, nodes_known(&fleet, 2).await];
+        let known =
+            [nodes_known(&fleet, 0).await, nodes_known(&fleet, 1).await, nodes_known(&fleet, 2).await];
         known == [Some(3); 3]
     })
     .await
