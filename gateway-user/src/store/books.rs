@@ -124,9 +124,16 @@ impl Books {
         self.main.path()
     }
 
+    /// How many files the main database has been so far.
+    pub(super) fn files(&self) -> u64 {
+        self.main.files()
+    }
+
     /// Puts changes on the disk.
     pub(super) fn commit(&self, changes: &Changes) -> Result<(), StoreError> {
         self.main.commit(|transaction| {
+            // Another file may have been put in the place of the one that was opened.
+            transaction.open_table(ABOUT)?.insert(BOOKS, self.id)?;
             write(transaction, changes)?;
             forget(&mut transaction.open_table(LEDGER)?, changes.hour)?;
             Ok(())

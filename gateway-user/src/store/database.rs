@@ -41,12 +41,14 @@ struct Opened {
     database: Option<Database>,
     /// Kept from one opening to the next, because the lock on it must be.
     file: Option<Arc<File>>,
+    /// How many files it has been: another one may have been put in its place.
+    files: u64,
 }
 
 impl Base {
     /// A file that is opened, and made where there is none, when it is first used.
     pub(super) const fn at(path: PathBuf, outlives: Outlives) -> Self {
-        Self { path, outlives, opened: RwLock::new(Opened { database: None, file: None }) }
+        Self { path, outlives, opened: RwLock::new(Opened { database: None, file: None, files: 0 }) }
     }
 
     /// Opens the file, makes it where there is none, and checks every page of it.
@@ -63,6 +65,11 @@ impl Base {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// How many files it has been so far.
+    pub(super) fn files(&self) -> u64 {
+        self.opened.read().files
     }
 
     /// Makes the file as small as it can be.
@@ -116,13 +123,13 @@ impl Base {
             }
             let opened = &mut *self.opened.write();
             if opened.database.is_none() {
-                opened.database = Some(self.open_file(&mut opened.file)?);
+                opened.database = Some(self.open_file(opened)?);
             }
         }
     }
 
-    fn open_file(&self, file: &mut Option<Arc<File>>) -> Result<Database, StoreError> {
-        let file = match file {
+    fn open_file(&self, opened: &mut Opened) -> Result<Database, StoreError> {
+        let file = match &opened.file {
             Some(file) if self.is_in_place(file) => {
                 // What a failed write has left in the system's cache looks as if it were on the disk, and is not written
                 // again (fsync(2)): what is checked next is to be what the disk has.
@@ -131,7 +138,11 @@ impl Base {
                 }
                 Arc::clone(file)
             }
-            _ => Arc::clone(file.insert(Arc::new(self.lock_file()?))),
+            _ => {
+                let file = opened.file.insert(Arc::new(self.lock_file()?));
+                opened.files += 1;
+                Arc::clone(file)
+            }
         };
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);

@@ -43,6 +43,8 @@ struct Work {
     /// To the thread that waits for the disk, which has one commit at a time.
     committer: SyncSender<Arc<Changes>>,
     committing: Option<Commit>,
+    /// How many files the store had been when it was last written.
+    files: u64,
     /// When somebody was last told that the disk is slow.
     told: Option<Instant>,
 }
@@ -70,6 +72,7 @@ impl Writer {
             hour: hour_of(now.utc_seconds),
             committer,
             committing: None,
+            files: store.books.files(),
             told: None,
         };
         gateway.metrics.store_kept_at_ms.store(now.monotonic_ms, Ordering::Relaxed);
@@ -214,6 +217,14 @@ impl Work {
             account.kept(checkpoint);
         }
         self.pending.written(&changes.rows, self.hour);
+        let files = self.store.books.files();
+        if std::mem::replace(&mut self.files, files) != files {
+            tracing::warn!(
+                "another file is in the place of the store's: all that this process knows is written to it"
+            );
+            self.gateway.each_account(|_, account| account.forgotten());
+            self.pending.repeat();
+        }
         self.succeeded(begun);
         let took_ms = self.gateway.clock.now().monotonic_ms.saturating_sub(begun.monotonic_ms);
         let took = Duration::from_millis(took_ms);

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use gateway_tests::harness::{Config, Gateway, Protocol, Site, wait_until};
 use gateway_tests::simulator::Simulator;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::{azure, call, number, started, total};
 
@@ -189,6 +190,41 @@ async fn a_disk_that_breaks_after_long_takes_nothing_back_that_was_kept() {
     let gateway = started(site).await;
     let (ledger, truth) = (total(&gateway).await, azure.all_totals());
     assert_eq!((number(&ledger, "calls"), number(&ledger, "tokens")), (truth.calls, truth.tokens()));
+}
+
+#[tokio::test]
+async fn a_file_put_in_the_place_of_a_broken_one_gets_all_that_is_known() {
+    let azure = azure();
+    let quota = "[tiers.default]\ntoken_quota = { tokens = 1000000, period = \"yearly\" }\n";
+    let config = Config::for_simulator(&azure).unwrap().with(quota).unwrap();
+    let site = Site::new(&azure, &config).unwrap();
+    let [busy, quiet] = ["busy", "quiet"].map(|name| site.add_tenant(name, None).unwrap().primary);
+    let gateway = started(site).await;
+    let mut client = gateway.connect(Protocol::Http1).await.unwrap();
+    assert_eq!(call(&mut client, &quiet, 50, false).await.unwrap().status, 200);
+    assert_eq!(number(&total(&gateway).await, "calls"), 1);
+    let mut strace = break_disk(&gateway, Duration::ZERO);
+    let up = async || gateway.metric("gateway_store_up", &[]).await.unwrap() > 0.5;
+    wait_until("the store is down", async || {
+        assert_eq!(call(&mut client, &busy, 10, false).await.unwrap().status, 200);
+        !up().await
+    })
+    .await
+    .unwrap();
+    let store = gateway.site().path().join("state");
+    fs::rename(store.join("gateway.redb"), store.join("moved-away")).unwrap();
+    // At the end of the tracer the disk is whole again.
+    let tracer = Pid::from_child(&strace);
+    kill_process(tracer, Signal::TERM).unwrap();
+    strace.wait().unwrap();
+    wait_until("the store is back", up).await.unwrap();
+    assert_eq!(number(&total(&gateway).await, "calls"), azure.all_totals().calls);
+    drop(client);
+    let gateway = started(gateway.kill().unwrap()).await;
+    let status = gateway.admin_page("/status").await.unwrap().json().unwrap();
+    let books = status["tenants"].as_array().unwrap().iter();
+    let books: u64 = books.map(|tenant| tenant["quotas"][0]["tokens"].as_u64().unwrap()).sum();
+    assert_eq!(books, azure.all_totals().tokens(), "{status}");
 }
 
 #[test]

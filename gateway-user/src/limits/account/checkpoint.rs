@@ -114,6 +114,11 @@ impl Account {
         self.kept.fetch_max(checkpoint.change, Ordering::Relaxed);
     }
 
+    /// Notes that the store has nothing of this account any more.
+    pub fn forgotten(&self) {
+        self.kept.store(0, Ordering::Relaxed);
+    }
+
     /// Whether a store keeps all of it.
     pub fn is_kept(&self) -> bool {
         let state = self.state.lock();
