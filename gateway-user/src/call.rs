@@ -11,7 +11,7 @@ use std::time::Instant;
 use http::StatusCode;
 
 use crate::gateway::{Deployment, Gateway, Tenant};
-use crate::limits::{Admission, Used};
+use crate::limits::{Admission, Output, Used};
 use crate::meter::Usage;
 use crate::metrics::CallSeries;
 use crate::reply::Refusal;
@@ -196,7 +196,7 @@ impl Call {
     /// Books what the call used. Only the first settlement counts.
     pub(crate) fn settle(&mut self, settlement: Settlement) {
         let Some(admission) = self.admission.take() else { return };
-        let usage = match settlement {
+        let (usage, known) = match settlement {
             Settlement::Nothing => {
                 // Dropping it frees the hold and books nothing.
                 drop(admission);
@@ -207,27 +207,31 @@ impl Call {
                     self.gateway.metrics.estimate_ratio.observe(ratio(self.prompt, usage.input));
                 }
                 self.series.settled_upstream.inc();
-                usage
+                (usage, Output::Known)
             }
             Settlement::Counted { output, whole } => {
                 self.series.settled_counted.inc();
                 // Reasoning is not on the wire: what was held for it counts as used, as for what could not be read.
-                let hidden = self.deployment.reasoning || !whole;
-                let output = if hidden { output.max(admission.output_allowed()) } else { output };
-                Usage { input: self.prompt, output, ..Usage::default() }
+                let (output, known) = if self.deployment.reasoning || !whole {
+                    (output.max(admission.output_assumed()), Output::Assumed)
+                } else {
+                    (output, Output::Known)
+                };
+                (Usage { input: self.prompt, output, ..Usage::default() }, known)
             }
             Settlement::Prompt => {
                 self.series.settled_counted.inc();
-                Usage { input: self.prompt, ..Usage::default() }
+                (Usage { input: self.prompt, ..Usage::default() }, Output::Assumed)
             }
             Settlement::HoldStands => {
                 self.series.settled_counted.inc();
-                Usage { input: self.prompt, output: admission.output_allowed(), ..Usage::default() }
+                let output = admission.output_assumed();
+                (Usage { input: self.prompt, output, ..Usage::default() }, Output::Assumed)
             }
         };
         let cost = admission.prices().cost(usage.input, usage.cached_input, usage.output);
         let used = Used { tokens: usage.total(), output: usage.output, cost };
-        admission.settle(used, self.gateway.clock.now());
+        admission.settle_with(used, known, self.gateway.clock.now());
         let series = if self.streaming { &self.series.stream } else { &self.series.single };
         series.add(&usage, cost);
         self.settled = usage;

@@ -12,7 +12,7 @@ pub mod period;
 pub mod terms;
 pub mod window;
 
-pub use account::{Account, Book, Checkpoint, Counters, LeasedTokens, OpenUse, Used};
+pub use account::{Account, Book, Checkpoint, Counters, LeasedTokens, OpenUse, Output, Used};
 pub use admission::Admission;
 pub use clock::{Clock, Now};
 pub use lease::{Cover, Footing, LeaseReply, LeaseRequest, Occasion, Standing, Ticket};

@@ -4,6 +4,7 @@
 
 use bytes::Bytes;
 use gateway_tests::harness::{Protocol, Reply, Scene, chat, post, user_says};
+use gateway_tests::simulator::{Behaviour, UsageReport};
 use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderValue, Request};
 use serde_json::{Value, json};
@@ -382,4 +383,16 @@ async fn a_soft_ceiling_leaves_bodies_alone_but_for_the_usage() {
     let body = r#"{"model":"chat","input":"hi","stream":true}"#;
     assert_eq!(scene.gateway.call(raw("/openai/v1/responses", key, body)).await.unwrap().status, 200);
     assert_eq!(scene.azure.requests().pop().unwrap().body, body);
+}
+
+#[tokio::test]
+async fn under_a_soft_ceiling_an_answer_without_usage_is_paid_for_too() {
+    let scene = Scene::start("[tiers.default]\nceiling = \"soft\"\n").await.unwrap();
+    let key = scene.acme.primary.as_str();
+    scene.azure.behave(Behaviour { usage: UsageReport::Missing, ..Behaviour::default() });
+    let mut body = user_says("hi");
+    body["max_tokens"] = 40.into();
+    assert_eq!(scene.gateway.call(chat("chat", key, &body).unwrap()).await.unwrap().status, 200);
+    let paid = scene.gateway.metric("aoai_completion_tokens_total", &[("tenant", "acme")]).await.unwrap();
+    assert_eq!(paid, 40.0, "as many as it could have had: fewer than answers are taken to need");
 }

@@ -58,6 +58,15 @@ impl Used {
     }
 }
 
+/// Whether a call's output is known, so that it tells what answers need, or was assumed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// Upstream reported it, or it passed and was counted.
+    Known,
+    /// Nobody can tell, or there was no answer.
+    Assumed,
+}
+
 /// One call's part of an account's held amounts. Only [`Account`] changes it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Held {
@@ -65,6 +74,8 @@ pub struct Held {
     slots: u32,
     prompt: Tokens,
     output: Tokens,
+    /// What the call will probably not write more than, where nothing is held for it.
+    likely: Tokens,
     /// Whether the output held is less than the call would have been free to produce.
     sliced: bool,
     cost: NanoDollars,
@@ -77,6 +88,13 @@ impl Held {
     #[must_use]
     pub fn output_allowed(&self) -> Tokens {
         self.output.saturating_add(self.spent.output)
+    }
+
+    /// What the call is taken to have written where nobody can tell: all that it may, or under a soft ceiling what an answer
+    /// probably needs.
+    #[must_use]
+    pub fn output_assumed(&self) -> Tokens {
+        self.output_allowed().max(self.likely)
     }
 
     fn tokens(&self) -> Tokens {
@@ -166,7 +184,11 @@ impl Account {
             slots: 1,
             prompt: ask.prompt,
             output,
-            sliced: output < ask.output_wanted(),
+            likely: match limits.ceiling {
+                Ceiling::Strict => Tokens::ZERO,
+                Ceiling::Soft => state.likely_output().min(ask.output_wanted()),
+            },
+            sliced: limits.ceiling == Ceiling::Strict && output < ask.output_wanted(),
             cost: cost_bound(&ask.prices, ask.prompt, output),
             spent: Used::default(),
         };
@@ -240,14 +262,16 @@ impl Account {
     /// Books what a call used and frees what it held.
     ///
     /// A use beyond what was held is booked all the same: it is a debt that the window and the periods carry.
-    pub fn settle(&self, held: &Held, used: Used, now: Now) {
+    pub fn settle(&self, held: &Held, used: Used, output: Output, now: Now) {
         let mut state = self.state.lock();
         state.free(held);
         state.book(used, held.spent, now);
-        let output = used.output.get();
-        // An answer that took all it was allowed would have gone on: nobody knows for how long.
-        let cut = held.sliced && used.output >= held.output_allowed();
-        state.learn(if cut { output.saturating_mul(2) } else { output });
+        if output == Output::Known {
+            let needed = used.output.get();
+            // An answer that took all it was allowed would have gone on: nobody knows for how long.
+            let cut = held.sliced && used.output >= held.output_allowed();
+            state.learn(if cut { needed.saturating_mul(2) } else { needed });
+        }
     }
 
     /// Frees what a call held that used nothing beyond what was spent already.

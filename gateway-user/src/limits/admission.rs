@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Now;
-use super::account::{Account, Held, Used};
+use super::account::{Account, Held, Output, Used};
 use super::terms::{Ask, Grant, Limits, Refused};
 use crate::units::{Prices, Tokens};
 
@@ -34,6 +34,12 @@ impl Admission {
     #[must_use]
     pub fn output_allowed(&self) -> Tokens {
         self.held.output_allowed()
+    }
+
+    /// What the call is taken to have written where nobody can tell.
+    #[must_use]
+    pub fn output_assumed(&self) -> Tokens {
+        self.held.output_assumed()
     }
 
     /// Whose account it is.
@@ -67,8 +73,13 @@ impl Admission {
     }
 
     /// Books what the call used, and ends it.
-    pub fn settle(mut self, used: Used, now: Now) {
-        self.account.settle(&std::mem::take(&mut self.held), used, now);
+    pub fn settle(self, used: Used, now: Now) {
+        self.settle_with(used, Output::Known, now);
+    }
+
+    /// Books what the call used, its output perhaps assumed, and ends it.
+    pub fn settle_with(mut self, used: Used, output: Output, now: Now) {
+        self.account.settle(&std::mem::take(&mut self.held), used, output, now);
     }
 }
 

@@ -55,7 +55,7 @@ impl State {
             Ceiling::Strict => LEAST_SLICE.max(ask.answers).min(wanted),
             Ceiling::Soft => 0,
         };
-        let likely = self.likely_output();
+        let likely = self.likely_output().get();
         let mut enough = least;
         if let Some(limit) = limits.tokens_per_minute {
             let limit = u64::from(limit.get());
@@ -79,10 +79,10 @@ impl State {
     }
 
     /// What the next answer will probably not go beyond: the peak has sunk since it was seen, and answers vary.
-    fn likely_output(&self) -> u64 {
-        match self.typical_output {
+    pub(super) fn likely_output(&self) -> Tokens {
+        Tokens::new(match self.typical_output {
             0 => UNKNOWN_OUTPUT,
             typical => typical.saturating_add(typical / 4),
-        }
+        })
     }
 }

@@ -110,9 +110,32 @@ fn a_soft_ceiling_holds_the_prompt_only_and_books_the_overshoot() {
     assert_eq!(grant.output, None);
     let (second, _) = Admission::admit(&account, &limits, &ask(40), START).unwrap();
     assert!(matches!(account.admit(&limits, &ask(40), START), Err(Refused::Tokens { .. })));
+    assert_eq!(first.output_assumed(), Tokens::new(256), "nobody knows yet what answers need");
     first.settle(used(40, 500), START);
     second.settle(used(40, 500), START);
     assert_eq!(account.counters(START).tokens_in_window, Tokens::new(1_080));
+    let (third, _) = Admission::admit(&account, &limits, &ask(40), later(61_000)).unwrap();
+    assert_eq!(third.output_assumed(), Tokens::new(625));
+}
+
+#[test]
+fn answers_that_nobody_saw_do_not_tell_what_answers_need() {
+    let account = Arc::new(Account::default());
+    let limits = tokens_per_minute(100_000);
+    let ask = Ask { output_named: None, ..ask(10) };
+    let (seen, _) = Admission::admit(&account, &limits, &ask, START).unwrap();
+    seen.settle(used(10, 500), START);
+    let likely = |account: &Arc<Account>| {
+        let soft = Limits { ceiling: Ceiling::Soft, ..Limits::default() };
+        Admission::admit(account, &soft, &ask, START).unwrap().0.output_assumed()
+    };
+    assert_eq!(likely(&account), Tokens::new(625));
+    for _ in 0..5 {
+        let (unseen, _) = Admission::admit(&account, &limits, &ask, START).unwrap();
+        let output = unseen.output_assumed().get();
+        unseen.settle_with(used(10, output), Output::Assumed, START);
+    }
+    assert_eq!(likely(&account), Tokens::new(625));
 }
 
 #[test]
