@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use gateway_tests::harness::{Client, Gateway, Reply, Site, chat, user_says, wait_until};
 use gateway_tests::simulator::{Options, Simulator};
+use http::StatusCode;
 use serde_json::Value;
 
 /// How long a slow disk takes each time. A commit waits for it at least once: without a journal a kill would lose what was
@@ -32,16 +33,8 @@ fn azure() -> Simulator {
 /// A gateway of that site that can call Azure.
 async fn started(site: Site) -> Gateway {
     let gateway = site.start().unwrap();
-    ready(&gateway).await;
+    gateway.ready().await.unwrap();
     gateway
-}
-
-async fn ready(gateway: &Gateway) {
-    wait_until("the gateway has a token", async || {
-        gateway.admin_page("/readyz").await.is_ok_and(|reply| reply.status.is_success())
-    })
-    .await
-    .unwrap();
 }
 
 /// One call for at most `output` tokens.
@@ -52,11 +45,23 @@ async fn call(client: &mut Client, key: &str, output: u64, stream: bool) -> anyh
     client.send(chat("chat", key, &body)?).await
 }
 
+/// What the running gateway's ledger says. An answer waits for a commit, and is refused where that takes too long.
+async fn ledger(gateway: &Gateway, page: &'static str) -> Value {
+    let mut reply = None;
+    wait_until("the ledger is told", async || {
+        let told = gateway.admin_page(page).await.unwrap();
+        reply.insert(told).status != StatusCode::SERVICE_UNAVAILABLE
+    })
+    .await
+    .unwrap();
+    let reply = reply.unwrap();
+    assert!(reply.status.is_success(), "{reply:?}");
+    reply.json().unwrap()
+}
+
 /// What the running gateway's ledger has in total.
 async fn total(gateway: &Gateway) -> Value {
-    let reply = gateway.admin_page("/usage?by=&since=1d").await.unwrap();
-    assert!(reply.status.is_success(), "{reply:?}");
-    reply.json().unwrap()["total"].clone()
+    ledger(gateway, "/usage?by=&since=1d").await["total"].take()
 }
 
 fn number(value: &Value, key: &str) -> u64 {

@@ -271,27 +271,34 @@ async fn azures_own_errors_pass_unchanged() {
 #[tokio::test]
 async fn an_upstream_that_breaks_or_is_slow_is_told_apart() {
     let azure = Simulator::start(Options::default()).unwrap();
-    let backend =
-        format!("[[backends]]\nname = \"only\"\nendpoint = \"{}\"\ntimeout = \"3s\"\n", azure.endpoint());
-    let config = Config::for_simulator(&azure).unwrap().with(&backend).unwrap();
+    let backends = format!(
+        "[deployments.chat]\nbackends = [\"steady\"]\n\
+         [deployments.late]\nmodel = \"gpt-4o-mini\"\nbackends = [\"hasty\"]\n\
+         [[backends]]\nname = \"steady\"\nendpoint = \"{0}\"\n\
+         [[backends]]\nname = \"hasty\"\nendpoint = \"{0}\"\ntimeout = \"3s\"\n",
+        azure.endpoint()
+    );
+    let config = Config::for_simulator(&azure).unwrap().with(&backends).unwrap();
     let scene = Scene::of(azure, &config).unwrap();
     scene.ready().await.unwrap();
     let hour = Duration::from_hours(1);
-    for (behaviour, status, error) in [
+    for (deployment, behaviour, status, error) in [
         (
+            "chat",
             Behaviour { fault: Some(Fault::Reset { after_chunks: 0 }), ..Behaviour::default() },
             502,
             "upstream_error",
         ),
-        (Behaviour { first_byte_delay: hour, ..Behaviour::default() }, 504, "upstream_timeout"),
+        ("late", Behaviour { first_byte_delay: hour, ..Behaviour::default() }, 504, "upstream_timeout"),
         (
+            "chat",
             Behaviour { fault: Some(Fault::Truncated { after_chunks: 1 }), ..Behaviour::default() },
             502,
             "upstream_error",
         ),
     ] {
         scene.azure.behave_once(behaviour);
-        let request = chat("chat", &scene.acme.primary, &user_says("hi")).unwrap();
+        let request = chat(deployment, &scene.acme.primary, &user_says("hi")).unwrap();
         let reply = scene.gateway.call(request).await.unwrap();
         let row =
             Row { status, error, kind: "server_error", tenant: Some("acme"), limit: None, waits: false };
@@ -302,7 +309,7 @@ async fn an_upstream_that_breaks_or_is_slow_is_told_apart() {
         2.0
     );
     scene.unharmed().await.unwrap();
-    wait_until("the slow call is cancelled upstream", async || scene.azure.totals("chat").open() == 0)
+    wait_until("the slow call is cancelled upstream", async || scene.azure.all_totals().open() == 0)
         .await
         .unwrap();
 }

@@ -54,7 +54,7 @@ async fn a_prompt_that_upstream_may_have_read_is_paid_for() {
         // With a head of success and no usage it may have written all.
         ("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{", 502, true, 77.0),
         // Its errors are free.
-        ("HTTP/1.1 500 X\r\ncontent-length: 2\r\n\r\n{}", 500, false, 0.0),
+        ("HTTP/1.1 500 X\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}", 500, false, 0.0),
         ("HTTP/1.1 500 X\r\ncontent-length: 9\r\n\r\n{", 502, false, 0.0),
     ] {
         let upstream = ScriptedUpstream::start(move |stream| {

@@ -10,7 +10,7 @@ const KEYS = JSON.parse(process.env.AOAI_TEST_KEYS);
 
 const WORDS = ['zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine'];
 // For what a metric counts after its caller has read the last byte.
-const SETTLE_MILLISECONDS = 10_000;
+const SETTLE_MILLISECONDS = 30_000;
 
 /** An instruction to the simulator, for the `user` field. */
 export const steer = (behaviour) => `sim:${JSON.stringify(behaviour)}`;

@@ -18,7 +18,7 @@ TRUST = ssl.create_default_context(cafile=os.environ["AOAI_TEST_CA"])
 API_VERSION = "2024-10-21"
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 # For what a metric counts after its caller has read the last byte.
-SETTLE_SECONDS = 10
+SETTLE_SECONDS = 30
 
 
 def steer(**behaviour: object) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 
 import gateway
 import openai
@@ -107,7 +108,7 @@ class Passing(unittest.TestCase):
             throttled = Counter("gateway_throttled_total", tenant="one-at-a-time", reason="concurrency_limit")
             stream = open_stream.enter_context(
                 client.chat.completions.create(
-                    model="chat", messages=MESSAGES, stream=True, user=steer(tokens=30, chunk_delay_ms=50)
+                    model="chat", messages=MESSAGES, stream=True, user=steer(tokens=100_000, chunk_delay_ms=50)
                 )
             )
             next(iter(stream))
@@ -115,10 +116,11 @@ class Passing(unittest.TestCase):
             with refused, self.assertRaises(openai.RateLimitError) as caught:
                 refused.chat.completions.create(model="chat", messages=MESSAGES)
             self.assertEqual(status(caught.exception), (429, "concurrency_limit"))
-            # The stream goes on by itself while this call waits.
-            reply = client.chat.completions.create(model="chat", messages=MESSAGES)
-            self.assertTrue(reply.choices[0].message.content)
-            self.assertGreaterEqual(throttled.reaches(2), 2)
+            with ThreadPoolExecutor() as pool:
+                waiting = pool.submit(client.chat.completions.create, model="chat", messages=MESSAGES)
+                self.assertGreaterEqual(throttled.reaches(2), 2)
+                stream.close()
+                self.assertTrue(waiting.result().choices[0].message.content)
 
     def test_azures_own_refusal_passes_and_is_retried(self) -> None:
         with gateway.azure("spare", max_retries=2) as client:

@@ -15,6 +15,7 @@ use super::log::Log;
 use super::metrics::Metrics;
 use super::raw::RawConnection;
 use super::site::Site;
+use super::wait_until;
 
 /// A gateway process; dropping it kills and reaps it.
 #[derive(Debug)]
@@ -101,6 +102,17 @@ impl Gateway {
     /// When there is no answer; an error status is one.
     pub async fn call(&self, request: Request<Bytes>) -> anyhow::Result<Reply> {
         self.connect(Protocol::Http1).await?.send(request).await
+    }
+
+    /// Waits until it says that it is ready.
+    ///
+    /// # Errors
+    /// When it never does.
+    pub async fn ready(&self) -> anyhow::Result<()> {
+        wait_until("the gateway is ready", async || {
+            self.admin_page("/readyz").await.is_ok_and(|reply| reply.status == 200)
+        })
+        .await
     }
 
     /// Reads a page of the admin port, such as `/metrics`.

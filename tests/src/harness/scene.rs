@@ -92,10 +92,7 @@ impl Scene {
     /// # Errors
     /// When it never does.
     pub async fn ready(&self) -> anyhow::Result<()> {
-        wait_until("the gateway is ready", async || {
-            self.gateway.admin_page("/readyz").await.is_ok_and(|reply| reply.status == 200)
-        })
-        .await
+        self.gateway.ready().await
     }
 
     /// What `/status` says of a tenant.

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use gateway_tests::harness::{Config, Gateway, Protocol, Site, wait_until};
+use gateway_tests::harness::{Config, DEADLINE, Gateway, Protocol, Site, wait_until};
 use gateway_tests::simulator::Simulator;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -88,6 +88,7 @@ async fn a_full_disk_stops_no_call_and_loses_nothing() {
     let key = site.add_tenant("acme", None).unwrap().primary;
     fs::create_dir(site.path().join("state")).unwrap();
     let gateway = site.start_in("mount -t tmpfs -o size=1m store state").unwrap();
+    gateway.ready().await.unwrap();
     let state = format!("/proc/{}/root{}/state", gateway.pid(), gateway.site().path().display());
     let ballast = Path::new(&state).join("ballast");
     let mut client = gateway.connect(Protocol::Http1).await.unwrap();
@@ -97,6 +98,7 @@ async fn a_full_disk_stops_no_call_and_loses_nothing() {
     };
     store_is_up().await;
     let mut filler = fs::File::create(&ballast).unwrap();
+    let began = Instant::now();
     let problem = loop {
         // A file that is opened anew may have become smaller, so that there is room again.
         let full = std::iter::repeat_with(|| filler.write_all(&[1; 512])).find_map(Result::err).unwrap();
@@ -107,7 +109,7 @@ async fn a_full_disk_stops_no_call_and_loses_nothing() {
         if let Some(problem) = status["store"]["problem"].as_str() {
             break problem.to_owned();
         }
-        assert!(azure.all_totals().calls < 2000, "the store does not notice that its disk is full");
+        assert!(began.elapsed() < DEADLINE, "the store does not notice that its disk is full");
     };
     assert!(problem.contains("make room there"), "{problem}");
     assert_eq!(call(&mut client, &key, 10, false).await.unwrap().status, 200);
@@ -148,7 +150,8 @@ async fn what_a_broken_disk_does_not_take_survives_a_kill_and_a_stop() {
         assert_eq!(call(&mut client, &key, 10, true).await.unwrap().status, 200);
         let called = Instant::now();
         wait_until("what was used is kept all the same", async || {
-            metric("gateway_store_age_seconds").await < called.elapsed().as_secs_f64()
+            let since = called.elapsed().as_secs_f64();
+            metric("gateway_store_age_seconds").await < since
         })
         .await
         .unwrap();
@@ -168,7 +171,7 @@ async fn a_disk_that_breaks_after_long_takes_nothing_back_that_was_kept() {
     let key = site.add_tenant("acme", None).unwrap().primary;
     let gateway = started(site).await;
     let mut client = gateway.connect(Protocol::Http1).await.unwrap();
-    let mut strace = break_disk(&gateway, Duration::from_secs(5));
+    let mut strace = break_disk(&gateway, Duration::from_secs(15));
     let metric = async |name: &'static str| gateway.metric(name, &[]).await.unwrap();
     wait_until("a commit waits for the disk", async || {
         assert_eq!(call(&mut client, &key, 10, false).await.unwrap().status, 200);
@@ -178,7 +181,8 @@ async fn a_disk_that_breaks_after_long_takes_nothing_back_that_was_kept() {
     .unwrap();
     let called = Instant::now();
     wait_until("the journal has the last call", async || {
-        metric("gateway_store_age_seconds").await < called.elapsed().as_secs_f64()
+        let since = called.elapsed().as_secs_f64();
+        metric("gateway_store_age_seconds").await < since
     })
     .await
     .unwrap();

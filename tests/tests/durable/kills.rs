@@ -6,7 +6,7 @@ use gateway_tests::harness::{Config, Gateway, Protocol, Site, wait_until};
 use gateway_tests::simulator::{Behaviour, Simulator};
 use tokio::task::JoinSet;
 
-use super::{SLOW, azure, call, number, ready, started, total};
+use super::{SLOW, azure, call, number, started, total};
 
 const GATEWAYS: usize = 5;
 const KILLS_EACH: usize = 10;
@@ -66,7 +66,7 @@ async fn kill_again_and_again(seed: usize, disk: Disk, kills: usize) {
         if disk == Disk::Slow {
             let (site, _) = gateway.terminate().unwrap();
             gateway = site.start_on_slow_disk(SLOW).unwrap();
-            ready(&gateway).await;
+            gateway.ready().await.unwrap();
         }
         let before = azure.all_totals().tokens();
         // Some kills come before the first checkpoint, most after a few, each at another moment between two; on a slow
@@ -100,6 +100,7 @@ async fn kill_again_and_again(seed: usize, disk: Disk, kills: usize) {
 
 /// Calls for a while, and gives the calls still running with what was generated when.
 async fn load(azure: &Simulator, gateway: &Gateway, key: &str, ticks: usize) -> (JoinSet<()>, Vec<u64>) {
+    let before = azure.all_totals().tokens();
     let mut callers = JoinSet::new();
     for caller in 0..CALLERS {
         let mut client = gateway.connect(Protocol::Http1).await.unwrap();
@@ -109,6 +110,7 @@ async fn load(azure: &Simulator, gateway: &Gateway, key: &str, ticks: usize) -> 
             while call(&mut client, &key, OUTPUT, caller % 2 == 0).await.is_ok() {}
         });
     }
+    wait_until("the first call has arrived", async || azure.all_totals().tokens() > before).await.unwrap();
     let mut history = Vec::new();
     for _tick in 0..ticks {
         history.push(azure.all_totals().tokens());

@@ -7,34 +7,39 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gateway_tests::harness::{
-    Client, Protocol, RawConnection, Scene, ScriptedUpstream, Streaming, chat, user_says, wait_until,
+    Client, DEADLINE, Protocol, RawConnection, Scene, ScriptedUpstream, Streaming, chat, user_says,
+    wait_until,
 };
 use http::Request;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-use super::{BODY, CHAT, IMPATIENT, answer_to, head, raw};
+use super::{BODY, CHAT, answer_to, head, raw};
+
+/// Short, and long enough for whoever sends without a pause.
+const IMPATIENT: &str = "[listen]\nheader_timeout = \"5s\"\n";
 
 #[tokio::test]
 async fn headers_that_dribble_and_bodies_that_stop_are_given_up() {
     let scene = Scene::start(IMPATIENT).await.unwrap();
-    let mut connection = raw(&scene).await;
-    let mut dribbled = true;
-    for byte in head(&scene, "").bytes() {
-        if connection.write(&[byte]).await.is_err() {
-            dribbled = false;
-            break;
+    let dribble = async {
+        let mut connection = raw(&scene).await;
+        for byte in head(&scene, "").bytes() {
+            if connection.write(&[byte]).await.is_err() {
+                return String::new();
+            }
+            sleep(Duration::from_millis(100)).await;
         }
-        sleep(Duration::from_millis(20)).await;
-    }
-    assert!(
-        !dribbled || connection.read_to_end().await.unwrap().is_empty(),
-        "closed before the head was whole"
-    );
-    for more in ["content-length: 500\r\n", "transfer-encoding: chunked\r\n"] {
-        let start = if more.starts_with('c') { "{\"messages\":" } else { "c\r\n{\"messages\":\r\n" };
-        let answer = answer_to(&scene, &(head(&scene, more) + start)).await;
+        connection.read_to_end().await.unwrap()
+    };
+    let (with_length, chunked) =
+        (head(&scene, "content-length: 500\r\n"), head(&scene, "transfer-encoding: chunked\r\n"));
+    let (with_length, chunked) = (with_length + "{\"messages\":", chunked + "c\r\n{\"messages\":\r\n");
+    let (dribbled, with_length, chunked) =
+        tokio::join!(dribble, answer_to(&scene, &with_length), answer_to(&scene, &chunked));
+    assert!(dribbled.is_empty(), "closed before the head was whole");
+    for answer in [with_length, chunked] {
         assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
         assert!(answer.contains("body_timeout"), "{answer}");
     }
@@ -63,7 +68,7 @@ async fn drip(connection: &mut RawConnection, body: &str, pause: Duration) -> St
 async fn a_body_that_drips_is_given_up() {
     let scene = Scene::start(IMPATIENT).await.unwrap();
     let endless = " ".repeat(10_000);
-    for more in ["content-length: 10000\r\n", "transfer-encoding: chunked\r\n"] {
+    let over_http1 = async |more: &str| {
         let mut connection = raw(&scene).await;
         connection.write(head(&scene, more).as_bytes()).await.unwrap();
         if more.starts_with('t') {
@@ -71,48 +76,55 @@ async fn a_body_that_drips_is_given_up() {
         }
         let answer = drip(&mut connection, &endless, Duration::from_millis(20)).await;
         assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("body_timeout"), "{answer}");
-    }
-    let stream = scene.gateway.connect_raw(&[b"h2"]).await.unwrap().into_inner();
-    let (sender, connection) = h2::client::handshake(stream).await.unwrap();
-    let connection = tokio::spawn(connection);
-    let request = Request::post(format!("https://gateway{CHAT}")).header("api-key", &scene.acme.primary);
-    let mut sender = sender.ready().await.unwrap();
-    let (mut answer, mut body) = sender.send_request(request.body(()).unwrap(), false).unwrap();
-    let status = loop {
-        tokio::select! {
-            biased;
-            answer = &mut answer => break answer.unwrap().status(),
-            () = sleep(Duration::from_millis(20)) => body.send_data(Bytes::from_static(b" "), false).unwrap(),
-        }
     };
-    assert_eq!(status, 408);
-    connection.abort();
+    let over_http2 = async {
+        let stream = scene.gateway.connect_raw(&[b"h2"]).await.unwrap().into_inner();
+        let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let request = Request::post(format!("https://gateway{CHAT}")).header("api-key", &scene.acme.primary);
+        let mut sender = sender.ready().await.unwrap();
+        let (mut answer, mut body) = sender.send_request(request.body(()).unwrap(), false).unwrap();
+        let status = loop {
+            tokio::select! {
+                biased;
+                answer = &mut answer => break answer.unwrap().status(),
+                () = sleep(Duration::from_millis(20)) => body.send_data(Bytes::from_static(b" "), false).unwrap(),
+            }
+        };
+        assert_eq!(status, 408);
+        connection.abort();
+    };
+    tokio::join!(
+        over_http1("content-length: 10000\r\n"),
+        over_http1("transfer-encoding: chunked\r\n"),
+        over_http2
+    );
     assert_eq!(scene.azure.requests().len(), 0);
     scene.unharmed().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_slow_body_that_keeps_coming_is_read() {
-    let limits = "[listen]\nheader_timeout = \"1s\"\nmin_body_bytes_per_second = 1\n";
+    let limits = "[listen]\nheader_timeout = \"5s\"\nmin_body_bytes_per_second = 1\n";
     let scene = Scene::start(limits).await.unwrap();
     let mut connection = raw(&scene).await;
     let body = format!("{BODY}{}", " ".repeat(20));
     connection.write(head(&scene, &format!("content-length: {}\r\n", body.len())).as_bytes()).await.unwrap();
     // Longer on the whole than any pause may be.
-    let answer = drip(&mut connection, &body, Duration::from_millis(20)).await;
+    let answer = drip(&mut connection, &body, Duration::from_millis(100)).await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     scene.unharmed().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_refusal_does_not_start_the_clock_of_the_next_headers() {
-    let scene = Scene::start(IMPATIENT).await.unwrap();
+    let scene = Scene::start("[listen]\nheader_timeout = \"3s\"\n").await.unwrap();
     let mut client = scene.gateway.connect(Protocol::Http1).await.unwrap();
     for _ in 0..3 {
         let reply = client.send(chat("chat", "wrong", &user_says("hi")).unwrap()).await.unwrap();
         assert_eq!(reply.status, 401);
         // Longer than headers may take, shorter than a connection may be idle.
-        sleep(Duration::from_millis(700)).await;
+        sleep(Duration::from_millis(3500)).await;
     }
     let reply = client.send(chat("chat", &scene.acme.primary, &user_says("hi")).unwrap()).await.unwrap();
     assert_eq!(reply.status, 200);
@@ -126,14 +138,14 @@ const HTTP2_HEAD_GOES_ON: &[u8] = b"\0\0\x01\x09\0\0\0\0\x01\x87";
 
 #[tokio::test]
 async fn an_http2_head_that_does_not_end_is_given_up() {
-    let scene = Scene::start("[listen]\nidle_timeout = \"500ms\"\n").await.unwrap();
+    let scene = Scene::start("[listen]\nidle_timeout = \"5s\"\n").await.unwrap();
     // One stops there, and one goes on for ever.
     let mut stopped = scene.gateway.connect_raw(&[b"h2"]).await.unwrap();
     stopped.write(HTTP2_HEAD_BEGINS).await.unwrap();
     let mut endless = scene.gateway.connect_raw(&[b"h2"]).await.unwrap();
     endless.write(HTTP2_HEAD_BEGINS).await.unwrap();
     let goes_on = async { while endless.write(HTTP2_HEAD_GOES_ON).await.is_ok() {} };
-    tokio::time::timeout(Duration::from_secs(20), goes_on).await.unwrap();
+    tokio::time::timeout(DEADLINE, goes_on).await.unwrap();
     stopped.read_to_end().await.unwrap();
     scene.unharmed().await.unwrap();
     assert_eq!(scene.azure.requests().len(), 2, "those of the neighbour");
@@ -141,7 +153,7 @@ async fn an_http2_head_that_does_not_end_is_given_up() {
 
 #[tokio::test]
 async fn a_body_that_ends_too_early_or_too_late_is_no_call() {
-    let scene = Scene::start(IMPATIENT).await.unwrap();
+    let scene = Scene::start("").await.unwrap();
     let connection = scene.gateway.connect_raw(&[b"h2"]).await.unwrap().into_inner();
     let (sender, connection) = h2::client::handshake(connection).await.unwrap();
     let connection = tokio::spawn(connection);
@@ -260,14 +272,14 @@ async fn a_caller_that_stops_reading_stops_upstream_and_takes_no_memory() {
 async fn a_caller_that_never_reads_is_given_up() {
     let taken = Arc::default();
     let upstream = endless(&taken);
-    let scene = before(&upstream, "60s", "[listen]\nidle_timeout = \"1s\"\n").await;
+    let scene = before(&upstream, "60s", "[listen]\nidle_timeout = \"5s\"\n").await;
     let silent = begun(&scene, Protocol::Http1).await;
     // Its connection takes nothing for as long as one may be idle.
     scene.at_rest().await.unwrap();
     drop(silent);
     scene.unharmed().await.unwrap();
     // On HTTP/2 the connection may be well and one stream of it stuck.
-    let scene = before(&upstream, "1s", "").await;
+    let scene = before(&upstream, "5s", "").await;
     let silent = begun(&scene, Protocol::Http2).await;
     scene.at_rest().await.unwrap();
     drop(silent);

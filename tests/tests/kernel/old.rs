@@ -7,6 +7,7 @@ use gateway_tests::harness::{Config, Keys, Site, chat, user_says};
 use gateway_tests::netns::Namespace;
 use gateway_tests::simulator::{Options, Simulator};
 
+use crate::scene::PATIENCE;
 use crate::stage::within;
 
 /// Becomes a program to which the kernel gives itself out for a 2.6 (personality(2), UNAME26).
@@ -39,7 +40,7 @@ pub(crate) fn an_old_kernel_is_said_where_shedding_is_required() -> Result<()> {
         let (site, _keys) = site(&azure, "required")?;
         // Should it serve, it is ended.
         let mut wrapper = Command::new("timeout");
-        wrapper.arg("20").arg(old().get_program()).args(old().get_args());
+        wrapper.arg(PATIENCE.as_secs().to_string()).arg(old().get_program()).args(old().get_args());
         Ok(site.command_under(wrapper, &["serve"])?.output()?)
     })?;
     let said = String::from_utf8(output.stderr)?;
@@ -58,7 +59,10 @@ pub(crate) fn on_an_old_kernel_calls_are_served_without_shedding() -> Result<()>
         let (site, keys) = site(&azure, "auto")?;
         Ok((azure, site.start_under(old())?, keys.primary))
     })?;
-    let reply = within(&alone, async || gateway.call(chat("chat", &key, &user_says("hi"))?).await)?;
+    let reply = within(&alone, async || {
+        gateway.ready().await?;
+        gateway.call(chat("chat", &key, &user_says("hi"))?).await
+    })?;
     ensure!(reply.status == 200, "{}: {:?}", reply.status, reply.body);
     let told: Vec<_> =
         gateway.log().events().into_iter().filter(|event| event.get("because").is_some()).collect();

@@ -8,11 +8,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use gateway_tests::harness::DEADLINE;
 use gateway_tests::netns::{Namespace, Net, SERVER_V4};
 use gateway_user::kernel::{KernelConfig, Mode, Shedder, Status};
 
 /// How long a client waits for what should come.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = DEADLINE;
 /// How long a client waits for what should not come.
 pub(crate) const IMPATIENCE: Duration = Duration::from_millis(300);
 

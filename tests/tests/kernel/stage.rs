@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::Output;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use gateway_tests::certificate::Authority;
@@ -12,11 +12,12 @@ use gateway_tests::harness::{Client, Config, Gateway, Keys, Protocol, Reply, Sit
 use gateway_tests::netns::{Namespace, Net, SERVER_V4, SERVER_V6};
 use gateway_tests::simulator::{Options, Simulator};
 use serde_json::Value;
+use tokio::time::timeout;
 
-use crate::scene::{pause, port, until};
+use crate::scene::{IMPATIENCE, pause, port, until};
 
-/// How long a caller waits for an answer before it takes itself for shed.
-pub(crate) const SHED_AFTER: Duration = Duration::from_millis(1500);
+/// How long a caller waits for an answer before it asks itself whether it is shed.
+const SHED_AFTER: Duration = Duration::from_millis(1500);
 /// Between two calls of the honest caller: fewer than any limit here allows.
 const HONEST_PACE: Duration = Duration::from_millis(250);
 
@@ -40,8 +41,28 @@ pub(crate) struct Stage {
 #[derive(Debug)]
 pub(crate) struct Flood {
     pub(crate) replies: Vec<Reply>,
-    /// Whether it ended in silence.
+    /// When each was asked for, and when it was there.
+    pub(crate) times: Vec<(Instant, Instant)>,
+    /// Whether it ended in silence, and packets of the caller were dropped for a penalty.
     pub(crate) shed: bool,
+}
+
+impl Flood {
+    /// When the last answer was there.
+    pub(crate) fn over(&self) -> Result<Instant> {
+        Ok(self.times.last().context("no answer at all")?.1)
+    }
+
+    /// How often refusals may have been so far apart that they count from the first again.
+    pub(crate) fn gaps(&self) -> usize {
+        gaps(&self.times)
+    }
+}
+
+/// How often two of these that follow each other may have been as far apart as refusals without a time to come back
+/// are while they add up.
+pub(crate) fn gaps(times: &[(Instant, Instant)]) -> usize {
+    times.windows(2).filter(|pair| pair[1].1 - pair[0].0 >= Duration::from_secs(1)).count()
 }
 
 impl Stage {
@@ -138,17 +159,12 @@ impl Stage {
     }
 
     pub(crate) async fn connect(&self) -> Result<Client> {
-        let connecting = Client::connect(self.address(), &self.authority, Protocol::Http1);
-        tokio::time::timeout(SHED_AFTER, connecting).await.context("no connection: shed")?
+        Client::connect(self.address(), &self.authority, Protocol::Http1).await
     }
 
     /// A call on a connection of its own.
     pub(crate) fn call(&self, from: &Namespace, key: &str) -> Result<Reply> {
-        within(from, async || {
-            let request = chat("chat", key, &user_says("hi"))?;
-            let answer = async { self.connect().await?.send(request).await };
-            tokio::time::timeout(2 * SHED_AFTER, answer).await.context("no answer: shed")?
-        })
+        within(from, async || self.connect().await?.send(chat("chat", key, &user_says("hi"))?).await)
     }
 
     /// A call that must be answered by the model.
@@ -160,18 +176,40 @@ impl Stage {
 
     /// Calls on one connection, as fast as answers come.
     pub(crate) fn flood(&self, from: &Namespace, key: &str, most: usize) -> Result<Flood> {
+        let dropped = self.packets("dropped_penalty")?;
         within(from, async || {
             let mut client = self.connect().await?;
-            let mut replies = Vec::new();
-            while replies.len() < most {
+            let mut flood = Flood { replies: Vec::new(), times: Vec::new(), shed: false };
+            while flood.replies.len() < most {
+                let asked = Instant::now();
                 let sending = client.send(chat("chat", key, &user_says("hi"))?);
-                match tokio::time::timeout(SHED_AFTER, sending).await {
-                    Ok(reply) => replies.push(reply?),
-                    Err(_silence) => return Ok(Flood { replies, shed: true }),
-                }
+                let Some(reply) = self.unless_shed(dropped, sending).await? else {
+                    flood.shed = true;
+                    break;
+                };
+                flood.replies.push(reply?);
+                flood.times.push((asked, Instant::now()));
             }
-            Ok(Flood { replies, shed: false })
+            Ok(flood)
         })
+    }
+
+    /// What the future gives, or nothing when it is silent and more than `dropped` packets were dropped for penalties.
+    pub(crate) async fn unless_shed<T>(
+        &self,
+        dropped: u64,
+        answer: impl Future<Output = T>,
+    ) -> Result<Option<T>> {
+        let mut answer = Box::pin(answer);
+        loop {
+            if let Ok(answer) = timeout(SHED_AFTER, &mut answer).await {
+                return Ok(Some(answer));
+            }
+            if self.packets("dropped_penalty")? > dropped {
+                // The acknowledgement of an answer that was not read yet may be what was dropped.
+                return Ok(timeout(IMPATIENCE, answer).await.ok());
+            }
+        }
     }
 
     /// Does something while an honest caller calls, each time on a new connection, all of whose calls must be served.
