@@ -199,7 +199,12 @@ impl Fleet {
     ) -> Result<(), StoreError> {
         let snapshot = gateway.snapshot();
         let now = self.clock.now();
-        let due = snapshot.tenants().iter().filter(|tenant| tenant.account.is_lease_due(occasion, now));
+        let due = |tenant: &&Arc<Tenant>| tenant.account.is_lease_due(occasion, now);
+        let mut due: Vec<_> = snapshot.tenants().iter().filter(due).collect();
+        if occasion == Occasion::Leaving {
+            // What was used and is not reported yet goes first: there may not be time for all.
+            due.sort_by_cached_key(|tenant| !tenant.account.is_lease_due(Occasion::Renewal, now));
+        }
         let mut renewals = JoinSet::new();
         for tenant in due {
             if renewals.len() >= MOST_RENEWALS {

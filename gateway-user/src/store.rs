@@ -1,8 +1,8 @@
 //! Where budgets and the ledger survive a stop, a crash and a power cut: an embedded database in a directory.
 //!
 //! Calls count in memory and wait for no disk. A thread of its own ([`Writer`]) takes what has changed twice a second
-//! and has it committed in one transaction. Where the disk takes longer than that, what has changed goes to a journal that
-//! waits for no disk, so that a killed process loses less than a second whatever the disk does. Only a refusal waits, for
+//! and has it committed in one transaction. Where the disk is slow, what has changed goes to a journal that waits for no
+//! disk, so that a killed process loses less than a second whatever the disk does. Only a refusal waits, for
 //! the short time until the books that it rests on are kept: what a caller was once refused, no restart lets through.
 
 mod books;

@@ -150,9 +150,10 @@ async fn serve(args: &ServeArgs, loaded: Loaded, doors: Doors) -> Result<(), Sta
         store.announce(admin.address()?);
     }
     tracing::info!(address = %server.address()?, admin = %admin.address()?, shedding, "listening");
-    if let Some(fleet) = &gateway.fleet {
-        tokio::spawn(Arc::clone(fleet).run(Arc::clone(&gateway)));
-    }
+    let fleet = gateway
+        .fleet
+        .as_ref()
+        .map(|fleet| (Arc::clone(fleet), tokio::spawn(Arc::clone(fleet).run(Arc::clone(&gateway)))));
     tokio::spawn(reloader.run());
     tokio::spawn(admin.run());
     tokio::spawn(maintain(shedder));
@@ -160,7 +161,10 @@ async fn serve(args: &ServeArgs, loaded: Loaded, doors: Doors) -> Result<(), Sta
     if let Some(writer) = writer {
         writer.stop();
     }
-    if let Some(fleet) = &gateway.fleet {
+    if let Some((fleet, running)) = fleet {
+        // It would join again while the node leaves.
+        running.abort();
+        drop(running.await);
         fleet.leave(&gateway).await;
     }
     tracing::info!("stopped");

@@ -23,8 +23,10 @@ local OPEN_CALLS = 13
 local PERIODS = 5
 -- What a node has leased of quotas counts as used once it is not heard of for so long; until it is.
 local LOST_MS = 600000
--- For how long it is remembered what it had reported, so that it need not report all of it again.
+-- For how long, and of how many such nodes, it is remembered what they had reported, so that they need not report all of it
+-- again.
 local REMEMBER_MS = 86400000
+local REMEMBER_NODES = 128
 -- The state outlives the longest period.
 local KEEP_SECONDS = 400 * 86400
 -- For so long after a state was lost nothing is leased anew: the other nodes have to report first what they used.
@@ -125,12 +127,17 @@ local function add_lost(node, sign)
   node.lost = sign > 0
 end
 
+local lost = {}
 for id, node in pairs(state.nodes) do
   local unheard_ms = now_ms - node.expires
-  if id ~= ask.node then
-    if unheard_ms > LOST_MS and not node.lost then add_lost(node, 1) end
-    if unheard_ms > REMEMBER_MS then state.nodes[id] = nil end
+  if id ~= ask.node and unheard_ms > LOST_MS then
+    if not node.lost then add_lost(node, 1) end
+    if unheard_ms > REMEMBER_MS then state.nodes[id] = nil else lost[#lost + 1] = id end
   end
+end
+if #lost > REMEMBER_NODES then
+  table.sort(lost, function(one, other) return state.nodes[one].expires > state.nodes[other].expires end)
+  for place = REMEMBER_NODES + 1, #lost do state.nodes[lost[place]] = nil end
 end
 
 -- The report.

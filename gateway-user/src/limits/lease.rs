@@ -20,6 +20,9 @@ pub use standing::{Footing, Standing};
 const ASK_AGAIN_MS: u64 = 500;
 /// A tenant that made no call for so long gives back what it has leased.
 const IDLE_MS: u64 = 3_000;
+/// A tenant that the store has heard of is told of again after so long, calls or not: it forgets after a day what a node had
+/// told it, and would have to be told all of it.
+const REMIND_MS: u64 = 8 * 3_600_000;
 /// How many calls of the size of the largest recent one a node would like to have leased ahead.
 const CALLS_AHEAD: u64 = 4;
 /// The most that is told to the store, whose numbers are floating: 2^53, nine million dollars.
@@ -122,6 +125,7 @@ pub(super) struct Lease {
     generation: Box<str>,
     started: u64,
     answered: u64,
+    answered_at_ms: u64,
     /// `None` while the tenant makes no calls here and nothing is leased, so that it takes little memory then.
     active: Option<Box<Active>>,
 }
@@ -190,6 +194,7 @@ impl Lease {
             generation: Box::default(),
             started: 0,
             answered: 0,
+            answered_at_ms: 0,
             active: None,
         }
     }
@@ -307,12 +312,16 @@ impl Lease {
     }
 
     /// Whether the store should hear of this tenant on that occasion.
-    pub(super) fn is_due_for(&self, occasion: Occasion) -> bool {
+    pub(super) fn is_due_for(&self, occasion: Occasion, now: Now) -> bool {
+        let is_known = self.booked != Booked::default();
         match occasion {
             Occasion::Asked => true,
-            Occasion::Renewal | Occasion::Leaving => self.is_due(),
-            // Of what it was told and has acknowledged it may know nothing any more.
-            Occasion::Joining => self.is_due() || self.booked != Booked::default(),
+            Occasion::Renewal => {
+                let unheard_ms = now.monotonic_ms.saturating_sub(self.answered_at_ms);
+                self.is_due() || (is_known && unheard_ms > REMIND_MS)
+            }
+            // The store may have lost what it acknowledged, or is to forget it.
+            Occasion::Joining | Occasion::Leaving => self.is_due() || is_known,
         }
     }
 
@@ -381,6 +390,7 @@ impl Lease {
             return;
         }
         self.answered = request.sequence;
+        self.answered_at_ms = now.monotonic_ms;
         self.acknowledged = request.used;
         if self.generation != reply.generation {
             self.generation.clone_from(&reply.generation);

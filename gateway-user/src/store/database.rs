@@ -133,7 +133,9 @@ impl Base {
             Some(file) if self.is_in_place(file) => {
                 // What a failed write has left in the system's cache looks as if it were on the disk, and is not written
                 // again (fsync(2)): what is checked next is to be what the disk has.
-                if let Err(error) = rustix::fs::fadvise(&**file, 0, None, Advice::DontNeed) {
+                if self.outlives == Outlives::PowerCut
+                    && let Err(error) = rustix::fs::fadvise(&**file, 0, None, Advice::DontNeed)
+                {
                     tracing::debug!(error = %error, "the store's file may be read from the cache");
                 }
                 Arc::clone(file)

@@ -134,7 +134,7 @@ impl Work {
                 Event::Due if late.flatten().is_some() => self.commit_is_late(),
                 Event::Due => {
                     begun = Instant::now();
-                    last = self.store.signal.begin() && self.committing.is_none();
+                    last |= self.store.signal.begin() && self.committing.is_none();
                     self.checkpoint()
                 }
                 Event::Committed(result) => self.committed(result),
@@ -224,6 +224,9 @@ impl Work {
             );
             self.gateway.each_account(|_, account| account.forgotten());
             self.pending.repeat();
+            // Nothing is kept before that is written, too.
+            self.store.signal.hurry();
+            return true;
         }
         self.succeeded(begun);
         let took_ms = self.gateway.clock.now().monotonic_ms.saturating_sub(begun.monotonic_ms);

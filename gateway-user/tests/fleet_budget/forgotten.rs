@@ -8,11 +8,8 @@ use super::server::Server;
 
 const QUOTA: u64 = 100_000;
 
-fn month() -> Limits {
-    Limits {
-        quotas: Box::new([Quota::Tokens { limit: Tokens::new(QUOTA), period: Period::Monthly }]),
-        ..Limits::default()
-    }
+fn of(period: Period) -> Limits {
+    Limits { quotas: Box::new([Quota::Tokens { limit: Tokens::new(QUOTA), period }]), ..Limits::default() }
 }
 
 /// Calls that use up all that they hold.
@@ -45,7 +42,7 @@ fn state(fleet: &mut Fleet<'_>) -> Vec<u8> {
 fn nodes_without_calls_tell_an_empty_server_too() {
     let server = Server::start();
     let mut connection = server.connect();
-    let mut fleet = Fleet::new(&mut connection, 3, month());
+    let mut fleet = Fleet::new(&mut connection, 3, of(Period::Monthly));
     for node in 0..3 {
         uses(&mut fleet, node, 30_000);
     }
@@ -64,7 +61,7 @@ fn nodes_without_calls_tell_an_empty_server_too() {
 fn a_copy_that_knows_a_node_not_yet_is_told_all_of_it() {
     let server = Server::start();
     let mut connection = server.connect();
-    let mut fleet = Fleet::new(&mut connection, 2, month());
+    let mut fleet = Fleet::new(&mut connection, 2, of(Period::Monthly));
     uses(&mut fleet, 0, 30_000);
     let copy = state(&mut fleet);
     fleet.pass(1_000);
@@ -83,7 +80,7 @@ fn a_copy_that_knows_a_node_not_yet_is_told_all_of_it() {
 fn a_copy_from_long_ago_is_told_what_came_after_it() {
     let server = Server::start();
     let mut connection = server.connect();
-    let mut fleet = Fleet::new(&mut connection, 2, month());
+    let mut fleet = Fleet::new(&mut connection, 2, of(Period::Monthly));
     uses(&mut fleet, 0, 20_000);
     uses(&mut fleet, 1, 20_000);
     fleet.pass(10_000);
@@ -104,7 +101,7 @@ fn a_copy_from_long_ago_is_told_what_came_after_it() {
 fn nothing_is_leased_from_a_copy_before_the_others_have_reported() {
     let server = Server::start();
     let mut connection = server.connect();
-    let mut fleet = Fleet::new(&mut connection, 2, month());
+    let mut fleet = Fleet::new(&mut connection, 2, of(Period::Monthly));
     uses(&mut fleet, 0, 10_000);
     uses(&mut fleet, 1, 10_000);
     fleet.pass(10_000);
@@ -121,7 +118,7 @@ fn nothing_is_leased_from_a_copy_before_the_others_have_reported() {
 fn a_node_that_was_given_up_is_charged_what_it_used_and_no_more() {
     let server = Server::start();
     let mut connection = server.connect();
-    let mut fleet = Fleet::new(&mut connection, 2, month());
+    let mut fleet = Fleet::new(&mut connection, 2, of(Period::Monthly));
     uses(&mut fleet, 0, 20_000);
     // It is unheard of from here on, with a call open.
     fleet.admit(0, 29_900, Some(100)).unwrap();
@@ -136,4 +133,40 @@ fn a_node_that_was_given_up_is_charged_what_it_used_and_no_more() {
     fleet.pass(10_000);
     let left = left(&mut fleet, 1);
     assert!((49_000..=50_000).contains(&left), "{left} are left of 50,000");
+}
+
+#[test]
+fn a_tenant_without_calls_for_days_is_charged_once() {
+    let server = Server::start();
+    let mut connection = server.connect();
+    let mut fleet = Fleet::new(&mut connection, 2, of(Period::Yearly));
+    uses(&mut fleet, 0, 20_000);
+    uses(&mut fleet, 1, 20_000);
+    for _ in 0..60 {
+        fleet.ms += 3_600_000;
+        for node in 0..2 {
+            fleet.sync(node, Occasion::Renewal, false);
+        }
+    }
+    fleet.sync(0, Occasion::Asked, false);
+    fleet.sync(1, Occasion::Joining, false);
+    fleet.pass(3_000);
+    let left = left(&mut fleet, 0);
+    assert!((59_000..=60_000).contains(&left), "{left} are left of 60,000");
+}
+
+#[test]
+fn of_nodes_that_are_gone_few_are_remembered() {
+    let server = Server::start();
+    let mut connection = server.connect();
+    let mut fleet = Fleet::new(&mut connection, 2, of(Period::Yearly));
+    for _ in 0..300 {
+        uses(&mut fleet, 0, 1_000);
+        fleet.kill(0);
+        fleet.pass(5_000);
+        fleet.limits = Limits { quotas: Box::new([]), ..fleet.limits.clone() };
+    }
+    fleet.pass(700_000);
+    let size = state(&mut fleet).len();
+    assert!(size < 30_000, "{size} bytes");
 }

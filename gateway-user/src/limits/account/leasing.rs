@@ -61,7 +61,7 @@ impl Account {
     /// the tenant makes no calls, what only calls need is freed.
     pub fn is_lease_due(&self, occasion: Occasion, now: Now) -> bool {
         let mut state = self.state.lock();
-        let due = state.lease.as_ref().is_some_and(|lease| lease.is_due_for(occasion));
+        let due = state.lease.as_ref().is_some_and(|lease| lease.is_due_for(occasion, now));
         if !due {
             state.rest(now);
         }
@@ -74,7 +74,7 @@ impl Account {
         state.roll(now);
         let sums = state.sums(now);
         let lease = state.lease.as_mut()?;
-        if !lease.is_due_for(occasion) {
+        if !lease.is_due_for(occasion, now) {
             return None;
         }
         let leaving = occasion == Occasion::Leaving;
