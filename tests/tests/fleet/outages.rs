@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use gateway_tests::certificate::Authority;
-use gateway_tests::harness::{Gateway, Redis, wait_until};
+use gateway_tests::harness::{Gateway, Redis, chat, user_says, wait_until};
 use serde_json::Value;
 
 use super::{Fleet, LIMIT};
@@ -73,6 +73,13 @@ async fn a_frozen_server_delays_no_call_beyond_the_deadline_and_then_none() {
         assert!(fleet.call(node).await.status.is_success());
     }
     redis.freeze().unwrap();
+    // More than is leased, so that the server is asked, and it says nothing until all of them are answered.
+    let mut body = user_says("tell me all of it");
+    body["max_tokens"] = 3_000.into();
+    for node in &fleet.nodes {
+        let reply = node.call(chat("chat", &fleet.key, &body).unwrap()).await.unwrap();
+        assert!(reply.status.is_success(), "{reply:?}");
+    }
     fleet.up(false).await;
     let status = fleet.nodes[0].admin_page("/status").await.unwrap().json().unwrap();
     assert_eq!(status["store"]["up"], false, "{status}");
