@@ -21,7 +21,6 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use redis::Client;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -30,13 +29,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use crate::config::{RedisUrl, WhenDown};
 use crate::gateway::{Gateway, Tenant};
 use crate::ledger::{Query, Report, hour_of};
-use crate::limits::{Account, Ask, Clock, Cover, Limits, Now, Occasion, Ticket};
+use crate::limits::{Account, Ask, Clock, Cover, Limits, Occasion, Ticket};
 use crate::metrics::Metrics;
 use crate::names::TenantName;
 use crate::reply::utc;
 use crate::units::{Prices, Tokens};
 pub(crate) use asking::Asking;
 use ledger::Ledger;
+pub use ledger::{LedgerError, read_ledger};
 use link::{Connection, Link, Memory};
 pub use link::{OpenError, StoreError};
 use metrics::FleetMetrics;
@@ -369,27 +369,6 @@ impl Fleet {
     fn turn(&self, tenant: &TenantName) -> Arc<tokio::sync::Mutex<()>> {
         Arc::clone(self.turns.lock().entry(tenant.clone()).or_default())
     }
-}
-
-/// What the ledger of a fleet says, asked of its store.
-///
-/// # Errors
-/// When the store cannot be reached or does not answer.
-pub async fn read_ledger(url: &RedisUrl, query: &Query, now: Now) -> Result<Report, LedgerError> {
-    let failed = |source| LedgerError { url: url.clone(), source };
-    let client = Client::open(url.reveal()).map_err(|error| failed(error.into()))?;
-    let connection = Connection::open(&client).await.map_err(failed)?;
-    ledger::read(connection.multiplexed(), query, now.utc_seconds).await.map_err(failed)
-}
-
-/// Why the ledger of a fleet cannot be read.
-#[derive(Debug, thiserror::Error)]
-#[error("store: {url}: {source}")]
-pub struct LedgerError {
-    /// The store.
-    pub url: RedisUrl,
-    /// What happened there.
-    pub source: StoreError,
 }
 
 /// What a renewal came to. One that panicked took no lease, and the next one makes up for it.

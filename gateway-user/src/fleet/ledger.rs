@@ -10,10 +10,12 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use redis::Client;
 use redis::aio::MultiplexedConnection;
 
 use super::StoreError;
 use super::link::{Connection, Link, in_time};
+use crate::config::RedisUrl;
 use crate::gateway::Gateway;
 use crate::ledger::{Key, Kind, Pending, Query, RETENTION_HOURS, Report, Row, Summary, Sums, hour_of};
 use crate::limits::Now;
@@ -126,6 +128,27 @@ pub(super) async fn read(
         }
     }
     Ok(summary.report())
+}
+
+/// What the ledger of a fleet says, asked of its store.
+///
+/// # Errors
+/// When the store cannot be reached or does not answer.
+pub async fn read_ledger(url: &RedisUrl, query: &Query, now: Now) -> Result<Report, LedgerError> {
+    let failed = |source| LedgerError { url: url.clone(), source };
+    let client = Client::open(url.reveal()).map_err(|error| failed(error.into()))?;
+    let connection = Connection::open(&client).await.map_err(failed)?;
+    read(connection.multiplexed(), query, now.utc_seconds).await.map_err(failed)
+}
+
+/// Why the ledger of a fleet cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("store: {url}: {source}")]
+pub struct LedgerError {
+    /// The store.
+    pub url: RedisUrl,
+    /// What happened there.
+    pub source: StoreError,
 }
 
 /// The fields of an hour, a few at a time, so that no node's call has to wait for long.

@@ -4,6 +4,7 @@
 //! that ends gives what it did not use back to the lease, not to the store. While the store is down the lease stretches
 //! by the node's share of the limit, or nothing more is let in; [`Standing`] says which.
 
+mod active;
 mod exchange;
 mod standing;
 
@@ -13,6 +14,7 @@ use super::Now;
 use super::period::Period;
 use crate::units::{NanoDollars, Tokens};
 
+use active::{Active, RESTING, Slice};
 pub use exchange::{Booked, LeaseReply, LeaseRequest, Occasion, RESOURCES, SliceReply, SliceRequest};
 pub use standing::{Footing, Standing};
 
@@ -98,24 +100,6 @@ pub(super) struct Budget {
     pub(super) used_here: u64,
 }
 
-/// What a node has leased of one resource.
-#[derive(Debug, Clone, Copy)]
-struct Slice {
-    leased: u64,
-    /// What the store could still lease when it last answered.
-    available: u64,
-    /// What the node should have unused.
-    target: u64,
-    /// Until when asking is of no use: the store had too little.
-    exhausted_until_ms: u64,
-    /// When the store expected to have more.
-    more_at_ms: u64,
-}
-
-impl Slice {
-    const NONE: Self = Self { leased: 0, available: 0, target: 0, exhausted_until_ms: 0, more_at_ms: 0 };
-}
-
 /// What a node has leased of a tenant's budgets.
 #[derive(Debug)]
 pub(super) struct Lease {
@@ -129,36 +113,6 @@ pub(super) struct Lease {
     /// `None` while the tenant makes no calls here and nothing is leased, so that it takes little memory then.
     active: Option<Box<Active>>,
 }
-
-/// What only a tenant that makes calls needs.
-#[derive(Debug)]
-struct Active {
-    slices: [Slice; RESOURCES],
-    /// The store has answered: what the slices say is what it said.
-    known: bool,
-    /// The most that a call needs that waits for a larger lease.
-    needed: Amounts,
-    /// A sinking peak of what calls needed.
-    peak: Amounts,
-    valid_until_ms: u64,
-    called_at_ms: u64,
-    /// Somebody was told that the lease is nearly used up.
-    nudged: bool,
-}
-
-impl Active {
-    /// As it is before the first call.
-    const NEW: Self = Self {
-        slices: [Slice::NONE; RESOURCES],
-        known: false,
-        needed: Amounts::NONE,
-        peak: Amounts::NONE,
-        valid_until_ms: 0,
-        called_at_ms: 0,
-        nudged: false,
-    };
-}
-static RESTING: Active = Active::NEW;
 
 /// Which request to the store will have carried what a call needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
