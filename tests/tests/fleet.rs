@@ -23,6 +23,8 @@ use tokio::time::timeout;
 
 const LIMIT: u64 = 20_000;
 const TENANT: &str = "acme";
+/// Leases are renewed a few times meanwhile.
+const RENEWALS: Duration = Duration::from_secs(3);
 
 /// Gateways with the same tenants and the same store.
 struct Fleet {
@@ -109,10 +111,12 @@ impl Fleet {
         tasks
     }
 
-    /// Hammers until more than `enough` tokens were used since the start, and every caller was refused after that.
+    /// Hammers for as long as leases take to move, until more than `enough` tokens were used since the start, and then until
+    /// every caller was refused.
     async fn hammer_beyond(&self, enough: u64, callers: usize) {
         let stop = Arc::new(AtomicBool::new(false));
         let tasks = self.hammer(callers, &stop);
+        tokio::time::sleep(RENEWALS).await;
         let used = wait_until("enough is used", async || self.used() > enough).await;
         assert!(used.is_ok(), "{} of {enough} are used", self.used());
         stop.store(true, Ordering::Relaxed);

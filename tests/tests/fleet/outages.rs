@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use gateway_tests::certificate::Authority;
-use gateway_tests::harness::{Gateway, Redis, chat, user_says, wait_until};
+use gateway_tests::harness::{DEADLINE, Gateway, Redis, chat, user_says, wait_until};
 use serde_json::Value;
 
 use super::{Fleet, LIMIT};
@@ -48,7 +48,7 @@ async fn a_server_killed_and_started_again_empty_is_told_what_was_used() {
     fleet.up(true).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     stop.store(true, Ordering::Relaxed);
-    tasks.join_all().await;
+    tokio::time::timeout(DEADLINE, tasks.join_all()).await.unwrap();
     assert!(fleet.used() <= at_most.max(LIMIT), "{} of {at_most}", fleet.used());
     for node in &fleet.nodes {
         let mut changes_of_it = Vec::new();

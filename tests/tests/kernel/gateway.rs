@@ -101,10 +101,12 @@ pub(crate) fn a_flood_of_bad_keys_is_shed_and_let_in_again() -> Result<()> {
         let most = 32 * (1 + flood.gaps());
         ensure!((32..=most).contains(&flood.replies.len()), "{} answers", flood.replies.len());
         ensure!(flood.replies.iter().all(|reply| reply.status == 401));
+        let dropped = stage.packets("dropped_penalty")?;
         let connected = within(abusive, async || {
             Ok(timeout(IMPATIENCE, tokio::net::TcpStream::connect(stage.address())).await.is_ok())
         })?;
         ensure!(!connected, "every packet of the source is dropped");
+        until("its silence is the penalty's", || Ok(stage.packets("dropped_penalty")? > dropped))?;
         ensure!(stage.count("gateway_kernel_sources", ("state", "penalised"))? == 1);
         let left = penalty_left(&stage.status()?)?;
         ensure!((0.0..=10.0).contains(&left), "{left}");
@@ -173,6 +175,8 @@ pub(crate) fn broken_handshakes_and_requests_count() -> Result<()> {
     let abusive = &stage.net.abusive;
     for offence in [Offence::NoTls, Offence::NoHttp1, Offence::NoHttp2, Offence::BrokenHttp2] {
         stage.beside(&stage.net.honest, || {
+            // The counts may be a second old, and the last offence was dropped for too.
+            pause(Duration::from_secs(1));
             let dropped = stage.packets("dropped_penalty")?;
             let (times, shed) = within(abusive, async || {
                 let mut times = Vec::new();

@@ -14,7 +14,7 @@ use gateway_tests::simulator::{Options, Simulator};
 use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::scene::{IMPATIENCE, pause, port, until};
+use crate::scene::{IMPATIENCE, PATIENCE, pause, port, until};
 
 /// How long a caller waits for an answer before it asks itself whether it is shed.
 const SHED_AFTER: Duration = Duration::from_millis(1500);
@@ -201,7 +201,9 @@ impl Stage {
         answer: impl Future<Output = T>,
     ) -> Result<Option<T>> {
         let mut answer = Box::pin(answer);
+        let asked = Instant::now();
         loop {
+            ensure!(asked.elapsed() < PATIENCE, "neither an answer nor a penalty");
             if let Ok(answer) = timeout(SHED_AFTER, &mut answer).await {
                 return Ok(Some(answer));
             }
