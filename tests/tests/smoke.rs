@@ -51,17 +51,22 @@ fn failure(output: &Output) -> (Option<i32>, &str) {
 
 const TRUSTING: [&str; 4] = ["--ca", "ca.crt", "--deployment", "chat"];
 
-#[tokio::test]
-async fn a_stream_that_streams_passes() {
-    let (_azure, gateway, keys) = start(60, "").await;
-    let try_it = async || smoke(gateway.site(), gateway.address(), &keys.primary, &TRUSTING).await;
+/// Runs the command, and again where chunks came together: those that wait for a busy machine do so too, but not each time.
+async fn smoke_steadily(gateway: &Gateway, key: &str, more: &[&str]) -> Output {
+    let try_it = async || smoke(gateway.site(), gateway.address(), key, more).await;
     let mut output = try_it().await;
-    // Chunks that wait for a busy machine come together too, but not each time.
     for _again in 0..4 {
         if output.status.code() == Some(1) {
             output = try_it().await;
         }
     }
+    output
+}
+
+#[tokio::test]
+async fn a_stream_that_streams_passes() {
+    let (_azure, gateway, keys) = start(60, "").await;
+    let output = smoke_steadily(&gateway, &keys.primary, &TRUSTING).await;
     let shown = stdout(&output);
     assert_eq!(output.status.code(), Some(0), "{shown}{}", String::from_utf8_lossy(&output.stderr));
     assert!(shown.contains("plain     chat answered after"), "{shown}");
@@ -101,9 +106,8 @@ async fn without_a_deployment_the_first_that_chats_is_called() {
         start(20, "[deployments.a-search]\nmodel = \"text-embedding-3-small\"\n").await;
     azure
         .behave_for("a-search", Behaviour { fault: Some(Fault::DeploymentNotFound), ..Behaviour::default() });
-    let output = smoke(gateway.site(), gateway.address(), &keys.primary, &["--ca", "ca.crt"]).await;
-    // Whether its chunks came together is not what this is about.
-    assert_ne!(output.status.code(), Some(4), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = smoke_steadily(&gateway, &keys.primary, &["--ca", "ca.crt"]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(stdout(&output).starts_with("plain     chat answered after"), "{}", stdout(&output));
     assert!(azure.requests()[0].target.ends_with("/chat/completions"));
 }

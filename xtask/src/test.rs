@@ -184,7 +184,7 @@ fn summarise(reports: &[Report], must_run: bool) -> ExitCode {
 }
 
 /// Runs a command to its end, its output going straight to the terminal.
-fn pass(command: &mut Command) -> Result<()> {
+pub(crate) fn pass(command: &mut Command) -> Result<()> {
     let shown = shown(command);
     let status = command.status().with_context(|| format!("cannot start {shown}"))?;
     ensure!(status.success(), "{shown} ended with {status}");

@@ -38,6 +38,18 @@ fn state(fleet: &mut Fleet<'_>) -> Vec<u8> {
     redis::cmd("GET").arg("tenant").query(fleet.server).unwrap()
 }
 
+fn restore(fleet: &mut Fleet<'_>, copy: Vec<u8>) {
+    redis::cmd("SET").arg("tenant").arg(copy).exec(fleet.server).unwrap();
+}
+
+/// All nodes connect anew, and what they have to report is settled.
+fn rejoin(fleet: &mut Fleet<'_>) {
+    for node in 0..fleet.nodes.len() {
+        fleet.sync(node, Occasion::Joining, false);
+    }
+    fleet.pass(3_000);
+}
+
 #[test]
 fn nodes_without_calls_tell_an_empty_server_too() {
     let server = Server::start();
@@ -49,10 +61,7 @@ fn nodes_without_calls_tell_an_empty_server_too() {
     // They give back what they have leased, and have nothing more to say.
     fleet.pass(10_000);
     redis::cmd("FLUSHALL").exec(fleet.server).unwrap();
-    for node in 0..3 {
-        fleet.sync(node, Occasion::Joining, false);
-    }
-    fleet.pass(3_000);
+    rejoin(&mut fleet);
     let left = left(&mut fleet, 0);
     assert!((9_000..=10_000).contains(&left), "{left} are left of 10,000");
 }
@@ -67,11 +76,8 @@ fn a_copy_that_knows_a_node_not_yet_is_told_all_of_it() {
     fleet.pass(1_000);
     uses(&mut fleet, 1, 50_000);
     fleet.pass(10_000);
-    redis::cmd("SET").arg("tenant").arg(copy).exec(fleet.server).unwrap();
-    for node in 0..2 {
-        fleet.sync(node, Occasion::Joining, false);
-    }
-    fleet.pass(3_000);
+    restore(&mut fleet, copy);
+    rejoin(&mut fleet);
     let left = left(&mut fleet, 0);
     assert!((19_000..=20_000).contains(&left), "{left} are left of 20,000");
 }
@@ -88,11 +94,8 @@ fn a_copy_from_long_ago_is_told_what_came_after_it() {
     uses(&mut fleet, 0, 20_000);
     uses(&mut fleet, 1, 20_000);
     fleet.pass(20 * 60_000);
-    redis::cmd("SET").arg("tenant").arg(copy).exec(fleet.server).unwrap();
-    for node in 0..2 {
-        fleet.sync(node, Occasion::Joining, false);
-    }
-    fleet.pass(3_000);
+    restore(&mut fleet, copy);
+    rejoin(&mut fleet);
     let left = left(&mut fleet, 0);
     assert!((19_000..=20_000).contains(&left), "{left} are left of 20,000");
 }
@@ -109,7 +112,7 @@ fn nothing_is_leased_from_a_copy_before_the_others_have_reported() {
     uses(&mut fleet, 1, 70_000);
     fleet.sync(0, Occasion::Joining, false);
     fleet.pass(10_000);
-    redis::cmd("SET").arg("tenant").arg(copy).exec(fleet.server).unwrap();
+    restore(&mut fleet, copy);
     fleet.sync(0, Occasion::Joining, false);
     assert!(fleet.admit(0, 50_000, Some(100)).is_err(), "the other has used nearly all");
 }
