@@ -11,6 +11,7 @@ use std::time::Instant;
 use http::StatusCode;
 
 use crate::gateway::{Deployment, Gateway, Tenant};
+use crate::ledger::{Assumed, Booked};
 use crate::limits::{Admission, Output, Used};
 use crate::meter::Usage;
 use crate::metrics::CallSeries;
@@ -233,7 +234,7 @@ impl Call {
         let used = Used { tokens: usage.total(), output: usage.output, cost };
         admission.settle_with(used, known, self.gateway.clock.now());
         let series = if self.streaming { &self.series.stream } else { &self.series.single };
-        series.add(&usage, cost);
+        series.add(&Booked { usage, cost, assumed: Assumed::default() });
         self.settled = usage;
     }
 

@@ -9,6 +9,7 @@ mod report;
 use std::collections::HashMap;
 
 use crate::limits::OpenUse;
+use crate::meter::Usage;
 use crate::names::{DeploymentName, ModelName, TenantName};
 use crate::units::{NanoDollars, Tokens};
 
@@ -56,6 +57,29 @@ impl Kind {
             Self::Recovered => "recovered",
         }
     }
+}
+
+/// One call as it is booked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Booked {
+    /// Its tokens.
+    pub usage: Usage,
+    /// What they cost.
+    pub cost: NanoDollars,
+    /// The part of both that nobody saw.
+    pub assumed: Assumed,
+}
+
+/// The part of a booked call that nobody saw; the call's own figures contain it.
+///
+/// Neither did upstream report these tokens nor did they pass through the gateway: the call timed out, its caller hung up
+/// before the answer, or the gateway was killed. The default is a call of which everything was seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Assumed {
+    /// Prompt and output tokens.
+    pub tokens: Tokens,
+    /// What they cost.
+    pub cost: NanoDollars,
 }
 
 /// What calls have used together.

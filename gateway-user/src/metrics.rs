@@ -18,7 +18,9 @@ use prometheus_client::registry::{Metric, Registry};
 use crate::ledger::{Key, Kind, Sums};
 use crate::names::{DeploymentName, ModelName, TenantName};
 use cost::CostMetrics;
-use labels::{CostLabels, HandshakeLabel, RequestLabels, SettledLabels, TenantLabel, TenantReason};
+use labels::{
+    CostLabels, DeploymentLabels, HandshakeLabel, RequestLabels, SettledLabels, TenantLabel, TenantReason,
+};
 
 pub use cost::CostSeries;
 pub use labels::{BackendLabel, HandshakeResult};
@@ -31,6 +33,7 @@ pub struct Metrics {
     throttled: Family<TenantReason, Counter>,
     streams_cut: Family<TenantReason, Counter>,
     settled: Family<SettledLabels, Counter>,
+    shortfall: Family<DeploymentLabels, Counter>,
     inflight: Family<TenantLabel, Gauge>,
     /// Prompt estimate over upstream's own count, of the calls whose prompt was tokenised.
     pub estimate_ratio: Histogram,
@@ -78,6 +81,8 @@ pub struct CallSeries {
     pub settled_upstream: Counter,
     /// Calls settled by what the gateway counted or held.
     pub settled_counted: Counter,
+    /// Prompt tokens of upstream's own count beyond what the gateway had estimated.
+    pub estimate_shortfall: Counter,
 }
 
 /// Bounds for times that the gateway itself takes, in seconds.
@@ -104,6 +109,11 @@ impl Metrics {
                 to,
                 "gateway_settled",
                 "Calls by whose count settled them: upstream's own, or the gateway's",
+            ),
+            shortfall: registered(
+                to,
+                "gateway_estimate_shortfall_tokens",
+                "Prompt tokens by upstream's own count beyond the gateway's estimate",
             ),
             inflight: registered(to, "gateway_inflight", "Calls open now"),
             estimate_ratio: histogram(
@@ -195,6 +205,10 @@ impl Metrics {
             }),
             settled_upstream: settled("upstream"),
             settled_counted: settled("counted"),
+            estimate_shortfall: self.shortfall.get_or_create_owned(&DeploymentLabels {
+                tenant: tenant.clone(),
+                deployment: deployment.clone(),
+            }),
         }
     }
 

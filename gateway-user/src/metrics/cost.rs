@@ -9,10 +9,9 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
-use super::labels::CostLabels;
+use super::labels::{CostLabels, TenantLabel};
 use super::registered;
-use crate::ledger::{Key, Sums};
-use crate::meter::Usage;
+use crate::ledger::{Assumed, Booked, Key, Sums};
 use crate::units::{NanoDollars, Tokens};
 
 /// The families that count tokens and dollars.
@@ -24,6 +23,8 @@ pub(super) struct CostMetrics {
     completion: Family<CostLabels, Counter>,
     reasoning: Family<CostLabels, Counter>,
     cost: Family<CostLabels, Counter<f64, AtomicU64>>,
+    assumed_tokens: Family<TenantLabel, Counter>,
+    assumed_cost: Family<TenantLabel, Counter<f64, AtomicU64>>,
     index: Mutex<CostIndex>,
 }
 
@@ -46,6 +47,10 @@ pub struct CostSeries {
     completion: Counter,
     reasoning: Counter,
     cost: Counter<f64, AtomicU64>,
+    /// Of all calls of the tenant.
+    assumed_tokens: Counter,
+    /// Of all calls of the tenant.
+    assumed_cost: Counter<f64, AtomicU64>,
 }
 
 impl CostMetrics {
@@ -61,6 +66,16 @@ impl CostMetrics {
             completion: registered(to, "aoai_completion_tokens", "Tokens of answers, reasoning included"),
             reasoning: registered(to, "aoai_reasoning_tokens", "Tokens spent on reasoning"),
             cost: registered(to, "aoai_cost_dollars", "What the tokens cost, by the configured prices"),
+            assumed_tokens: registered(
+                to,
+                "gateway_assumed_tokens",
+                "Tokens that were booked though nobody saw them: of calls that timed out or whose caller hung up",
+            ),
+            assumed_cost: registered(
+                to,
+                "gateway_assumed_cost_dollars",
+                "What the tokens cost that were booked though nobody saw them",
+            ),
             index: Mutex::default(),
         }
     }
@@ -68,6 +83,7 @@ impl CostMetrics {
     /// The series of these labels, made where there is none.
     pub(super) fn series(&self, labels: &CostLabels) -> Arc<CostSeries> {
         let CostLabels { tenant, deployment, model, kind } = labels.clone();
+        let of_tenant = TenantLabel { tenant: tenant.clone() };
         let key = Key { tenant, deployment: Some(deployment), model: Some(model), kind };
         let mut index = self.index.lock();
         if let Some((_, series)) = index.places.get(&key).and_then(|place| index.all.get(*place)) {
@@ -82,6 +98,8 @@ impl CostMetrics {
             completion: self.completion.get_or_create_owned(labels),
             reasoning: self.reasoning.get_or_create_owned(labels),
             cost: self.cost.get_or_create_owned(labels),
+            assumed_tokens: self.assumed_tokens.get_or_create_owned(&of_tenant),
+            assumed_cost: self.assumed_cost.get_or_create_owned(&of_tenant),
         });
         let place = index.all.len();
         index.places.insert(key.clone(), place);
@@ -98,7 +116,8 @@ impl CostMetrics {
 
 impl CostSeries {
     /// Attributes a call's tokens and what they cost.
-    pub fn add(&self, usage: &Usage, cost: NanoDollars) {
+    pub fn add(&self, booked: &Booked) {
+        let Booked { usage, cost, assumed: Assumed { tokens, cost: assumed_cost } } = booked;
         self.consumed.inc_by(usage.total().get());
         self.prompt.inc_by(usage.input.get());
         self.cached_prompt.inc_by(usage.cached_input.get());
@@ -106,6 +125,8 @@ impl CostSeries {
         self.reasoning.inc_by(usage.reasoning.get());
         self.cost.inc_by(cost.as_dollars());
         self.nano_dollars.fetch_add(cost.get(), Ordering::Relaxed);
+        self.assumed_tokens.inc_by(tokens.get());
+        self.assumed_cost.inc_by(assumed_cost.as_dollars());
         self.calls.fetch_add(1, Ordering::Relaxed);
     }
 

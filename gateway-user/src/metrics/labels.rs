@@ -50,6 +50,12 @@ pub(super) struct CostLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct DeploymentLabels {
+    pub(super) tenant: TenantName,
+    pub(super) deployment: DeploymentName,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct RequestLabels {
     pub(super) tenant: Option<TenantName>,
     pub(super) deployment: Option<DeploymentName>,
