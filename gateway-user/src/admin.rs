@@ -9,7 +9,6 @@ use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -43,18 +42,6 @@ pub struct Admin {
 struct Shared {
     gateway: Arc<Gateway>,
     registry: Registry,
-    draining: AtomicBool,
-}
-
-/// Tells the operators' side that no new calls are taken.
-#[derive(Debug, Clone)]
-pub struct Readiness(Arc<Shared>);
-
-impl Readiness {
-    /// From now on `/readyz` says no.
-    pub fn withdraw(&self) {
-        self.0.draining.store(true, Ordering::Relaxed);
-    }
 }
 
 /// Listens, before there is anything to tell.
@@ -76,8 +63,7 @@ impl Admin {
         registry.register_collector(Box::new(budgets::Budgets::new(gateway)));
         registry.register_collector(Box::new(kernel::Packets(Arc::clone(&gateway.shedder))));
         let listener = TcpListener::from_std(listener)?;
-        let shared =
-            Arc::new(Shared { gateway: Arc::clone(gateway), registry, draining: AtomicBool::new(false) });
+        let shared = Arc::new(Shared { gateway: Arc::clone(gateway), registry });
         Ok(Self { listener, shared })
     }
 
@@ -87,12 +73,6 @@ impl Admin {
     /// When the system does not tell.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
-    }
-
-    /// The handle that withdraws readiness.
-    #[must_use]
-    pub fn readiness(&self) -> Readiness {
-        Readiness(Arc::clone(&self.shared))
     }
 
     /// Serves for ever.
@@ -169,7 +149,7 @@ fn answer_blocking(shared: &Shared, request: &Request<Incoming>) -> Response<Ful
 
 /// Why no calls should be sent here; the listener and a configuration are there since before this side answers.
 fn not_ready(shared: &Shared) -> Option<&'static str> {
-    if shared.draining.load(Ordering::Relaxed) {
+    if shared.gateway.is_leaving() {
         return Some("shutting down\n");
     }
     (!shared.gateway.has_identity()).then_some("no identity token yet\n")

@@ -47,6 +47,8 @@ pub struct Gateway {
     pub shedder: Arc<Shedder>,
     snapshot: ArcSwap<Snapshot>,
     registry: Mutex<Registry>,
+    leaving: AtomicBool,
+    shutting_down: AtomicBool,
 }
 
 /// Where budgets are kept beyond this process's memory.
@@ -167,7 +169,33 @@ impl Gateway {
             shedder,
             snapshot: ArcSwap::from_pointee(snapshot),
             registry: Mutex::new(registry),
+            leaving: AtomicBool::new(false),
+            shutting_down: AtomicBool::new(false),
         })
+    }
+
+    /// Whether the process was told to stop. Connections are accepted for `listen.lame_duck` more, and calls are answered
+    /// for `listen.drain_timeout` after that, but load balancers should choose another node.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
+    /// From now on [`Gateway::is_leaving`].
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether `listen.drain_timeout` is over: a response that is open still has
+    /// [`LAST_WORDS`](crate::serve::LAST_WORDS) to come to an end of its own before it is cut.
+    #[must_use]
+    pub fn is_shutting_down(&self) -> bool {
+        self.shutting_down.load(Ordering::Relaxed)
+    }
+
+    /// From now on [`Gateway::is_shutting_down`].
+    pub fn shut_down(&self) {
+        self.shutting_down.store(true, Ordering::Relaxed);
     }
 
     /// The configuration in use.

@@ -26,6 +26,10 @@ use worker::Worker;
 /// How long to wait when the process has no file descriptor left to accept with.
 const OUT_OF_FILES: Duration = Duration::from_millis(50);
 
+/// From the end of `listen.drain_timeout`, when responses that are open are told to end, to their being cut. Each is
+/// looked after every 400 ms.
+pub const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// The certificate in use; replaced whole when its files change.
 pub type Tls = Arc<ArcSwap<ServerConfig>>;
 
@@ -97,8 +101,9 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Accepts connections until `shutdown`, then lets open calls finish for at most `drain_timeout`.
-    pub async fn run(self, shutdown: impl Future<Output = ()>, drain_timeout: Duration) {
+    /// Accepts connections until `shutdown`, then lets open calls finish for at most `listen.drain_timeout` and
+    /// [`LAST_WORDS`].
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
         tokio::select! {
             () = self.accept() => {}
             () = shutdown => {}
@@ -106,12 +111,16 @@ impl Server {
         let Self { listener, workers, connections, max_connections, draining, gateway } = self;
         drop(listener);
         draining.send_replace(true);
-        let open = max_connections - connections.available_permits();
-        tracing::info!(connections = open, drain_timeout_seconds = drain_timeout.as_secs_f64(), "draining");
+        let drain_timeout = gateway.snapshot().config.listen.drain_timeout;
+        let open = || max_connections - connections.available_permits();
+        tracing::info!(connections = open(), drain_timeout_seconds = drain_timeout.as_secs_f64(), "draining");
         let all = u32::try_from(max_connections).unwrap_or(u32::MAX);
         if tokio::time::timeout(drain_timeout, connections.acquire_many(all)).await.is_err() {
-            let open = max_connections - connections.available_permits();
-            tracing::warn!(connections = open, "drain timeout: what is still open is cut");
+            tracing::warn!(connections = open(), "drain timeout: what is still open is ended");
+            gateway.shut_down();
+            if tokio::time::timeout(LAST_WORDS, connections.acquire_many(all)).await.is_err() {
+                tracing::warn!(connections = open(), "what has not ended is cut");
+            }
         }
         for worker in workers {
             worker.stop();

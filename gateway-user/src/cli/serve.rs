@@ -14,7 +14,7 @@ use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::ConfigArg;
-use crate::admin::{Admin, Readiness};
+use crate::admin::Admin;
 use crate::assembly::{Backends, LoadError, Loaded};
 use crate::config::{Config, StoreLocation};
 use crate::fleet::{self, Fleet};
@@ -145,7 +145,6 @@ async fn serve(args: &ServeArgs, loaded: Loaded, doors: Doors) -> Result<(), Sta
     let admin =
         Admin::new(admin, &gateway, registry).map_err(|error| StartError::Admin(admin_address, error))?;
     let reloader = Reloader::new(path, files, Arc::clone(&gateway), backends, tls)?;
-    let readiness = admin.readiness();
     if let Some(store) = &gateway.store {
         store.announce(admin.address()?);
     }
@@ -157,7 +156,7 @@ async fn serve(args: &ServeArgs, loaded: Loaded, doors: Doors) -> Result<(), Sta
     tokio::spawn(reloader.run());
     tokio::spawn(admin.run());
     tokio::spawn(maintain(shedder));
-    server.run(told_to_stop(readiness)?, listen.drain_timeout).await;
+    server.run(told_to_stop(Arc::clone(&gateway))?).await;
     if let Some(writer) = writer {
         writer.stop();
     }
@@ -202,8 +201,8 @@ async fn maintain(shedder: Arc<Shedder>) {
 /// How often penalties that are over are taken out, and addresses and interfaces followed.
 const MAINTENANCE: Duration = Duration::from_secs(1);
 
-/// Ready once SIGTERM or SIGINT has come and the load balancers have been told.
-fn told_to_stop(readiness: Readiness) -> io::Result<impl Future<Output = ()>> {
+/// Ready once SIGTERM or SIGINT has come and the load balancers have had `listen.lame_duck` to notice.
+fn told_to_stop(gateway: Arc<Gateway>) -> io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     Ok(async move {
@@ -211,7 +210,12 @@ fn told_to_stop(readiness: Readiness) -> io::Result<impl Future<Output = ()>> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        readiness.withdraw();
+        gateway.leave();
+        let lame_duck = gateway.snapshot().config.listen.lame_duck;
+        if !lame_duck.is_zero() {
+            tracing::info!(lame_duck_seconds = lame_duck.as_secs_f64(), "leaving: /readyz says no");
+            tokio::time::sleep(lame_duck).await;
+        }
     })
 }
 

@@ -35,7 +35,9 @@ pub struct Listen {
     pub idle_timeout: Duration,
     /// From accept to the end of the TLS handshake.
     pub handshake_timeout: Duration,
-    /// How long open calls may run on after a shutdown signal.
+    /// How long connections are accepted after a shutdown signal, while `/readyz` says no already.
+    pub lame_duck: Duration,
+    /// How long open calls may run on once no connections are accepted any more.
     pub drain_timeout: Duration,
     /// The most connections open at once; more wait in the kernel's accept queue.
     pub max_connections: NonZeroUsize,
@@ -102,6 +104,7 @@ impl Listen {
             header_timeout: section.or("header_timeout", DEFAULT_HEADER_TIMEOUT, value::duration),
             idle_timeout: section.or("idle_timeout", DEFAULT_IDLE_TIMEOUT, value::duration),
             handshake_timeout: section.or("handshake_timeout", DEFAULT_HANDSHAKE_TIMEOUT, value::duration),
+            lame_duck: section.or("lame_duck", DEFAULT_LAME_DUCK, value::duration_or_zero),
             drain_timeout: section.or("drain_timeout", DEFAULT_DRAIN_TIMEOUT, value::duration),
             max_connections: section.or(
                 "max_connections",
@@ -160,6 +163,8 @@ const DEFAULT_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longer than the minute after which load balancers commonly close, so that they close first.
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// None: Kubernetes takes a pod that ends out of its services by itself.
+const DEFAULT_LAME_DUCK: Duration = Duration::ZERO;
 const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
 /// What the kernel can have open in one process by default.

@@ -91,6 +91,14 @@ pub(crate) fn duration(value: &DeValue<'_>) -> Result<Duration, Problem> {
         .ok_or_else(|| Problem::Duration(text.to_owned()))
 }
 
+/// [`duration`], or `"0s"`.
+pub(crate) fn duration_or_zero(value: &DeValue<'_>) -> Result<Duration, Problem> {
+    if value.as_str().and_then(parse_duration) == Some(Duration::ZERO) {
+        return Ok(Duration::ZERO);
+    }
+    duration(value)
+}
+
 fn parse_duration(text: &str) -> Option<Duration> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at_checked(digits)?;
@@ -204,6 +212,9 @@ mod tests {
         ] {
             assert!(read(wrong, duration).unwrap_err().contains("such as \"500ms\""), "{wrong}");
         }
+        assert_eq!(read("'0s'", duration_or_zero), Ok(Duration::ZERO));
+        assert_eq!(read("'1s'", duration_or_zero), Ok(Duration::from_secs(1)));
+        assert!(read("'0'", duration_or_zero).is_err());
         assert_eq!(read("10", duration), Err("must be a text, found integer".to_owned()));
     }
 
