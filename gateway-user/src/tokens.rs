@@ -11,6 +11,7 @@ mod encoding;
 mod estimate;
 mod image;
 mod image_size;
+pub(crate) mod items;
 mod messages;
 mod output;
 mod raw;

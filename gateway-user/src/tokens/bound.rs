@@ -29,11 +29,6 @@ pub fn byte_bound(body: &[u8]) -> Option<Tokens> {
     (!costs_more).then(|| Tokens::from_bytes(body.len()))
 }
 
-/// Whether a tool's type is one that upstream runs, adding what it finds to the prompt.
-pub(super) fn is_hosted_tool(kind: &[u8]) -> bool {
-    HOSTED_TOOLS.iter().any(|name| kind.starts_with(name))
-}
-
 /// `after` is what follows a quote.
 fn is_marker(after: &[u8]) -> bool {
     after.first().is_some_and(|first| names(*first).iter().any(|name| after.starts_with(name)))
@@ -61,6 +56,7 @@ const fn names(first: u8) -> &'static [&'static [u8]] {
         b'm' => &[b"mcp"],
         b'p' => &[b"previous_response_id\""],
         b's' => &[b"shell"],
+        b't' => &[b"tool_search"],
         b'w' => &[b"web_search"],
         _ => &[],
     }
@@ -71,18 +67,6 @@ fn is_template(prompt: &[u8]) -> bool {
     prompt.iter().skip(b"prompt\"".len()).find(|byte| !byte.is_ascii_whitespace() && **byte != b':')
         == Some(&b'{')
 }
-
-/// How the types of tools begin that upstream runs; all are among [`names`].
-const HOSTED_TOOLS: [&[u8]; 8] = [
-    b"file_search",
-    b"web_search",
-    b"code_interpreter",
-    b"computer",
-    b"image_generation",
-    b"mcp",
-    b"local_shell",
-    b"shell",
-];
 
 #[cfg(test)]
 mod tests {
@@ -107,9 +91,20 @@ mod tests {
             let body = [b"{\"", *name, b":1}"].concat();
             assert_eq!(byte_bound(&body), None, "{}", String::from_utf8_lossy(&body));
         }
-        for tool in HOSTED_TOOLS {
-            let body = [b"{\"type\":\"", tool, b"_preview\"}"].concat();
-            assert_eq!(byte_bound(&body), None, "{}", String::from_utf8_lossy(&body));
+        for kind in [
+            "web_search_preview_2025_03_11",
+            "file_search",
+            "code_interpreter",
+            "image_generation",
+            "mcp",
+            "shell",
+            "computer_use_preview",
+            "tool_search",
+            "web_search_call",
+            "mcp_call",
+        ] {
+            let body = format!(r#"{{"type":"{kind}"}}"#);
+            assert_eq!(byte_bound(body.as_bytes()), None, "{body}");
         }
     }
 

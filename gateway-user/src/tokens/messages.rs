@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::count::Count;
 use super::estimate::{Basis, REFERENCE_TOKENS};
 use super::image::Detail;
-use super::{image_size, raw};
+use super::{image_size, items, raw};
 use crate::units::Tokens;
 
 /// Adds the messages of `messages`, or the items of `input`, or the one message that `input` is when it is a text.
@@ -35,6 +35,9 @@ pub(super) fn plain(count: &mut Count, text: &RawValue) {
 
 fn message(count: &mut Count, item: &RawValue) {
     count.fixed(MESSAGE);
+    if is_held_upstream(item) {
+        count.assumed(REFERENCE_TOKENS, Basis::Stored);
+    }
     count.entries(item, |count, key, value| match key {
         "name" => {
             count.fixed(NAME);
@@ -45,7 +48,6 @@ fn message(count: &mut Count, item: &RawValue) {
         "tool_calls" if raw::is_array(value) => count.elements(value, call),
         // A reasoning item handed back: base64 of what holds about a token in four bytes.
         "encrypted_content" => count.assumed(Tokens::from_bytes(value.get().len() / 4), Basis::Bound),
-        "type" if names(value, "item_reference") => count.assumed(REFERENCE_TOKENS, Basis::Stored),
         // An earlier answer in sound, known to upstream by its id.
         "audio" if raw::is_object(value) => count.assumed(SPOKEN_ANSWER, Basis::Bound),
         // A picture that was drawn in an earlier turn, in base64.
@@ -57,6 +59,21 @@ fn message(count: &mut Count, item: &RawValue) {
         // Role, arguments, what tools did in earlier turns, and whatever is yet to come: upstream may show it to the model.
         _ => count.value(value),
     });
+}
+
+/// Whether an item only names what Azure holds: an earlier item, or what a tool found that ran there.
+fn is_held_upstream(item: &RawValue) -> bool {
+    let mut shown_by = None;
+    raw::entries(item, |key, value| {
+        if key == "type" {
+            shown_by = raw::text(value).and_then(|kind| items::result_fields(&kind));
+        }
+    });
+    shown_by.is_some_and(|fields| {
+        let mut shown = false;
+        raw::entries(item, |key, value| shown |= fields.contains(&key) && value.get() != "null");
+        !shown
+    })
 }
 
 /// A call that the model made: `{"id", "type", "function": {"name", "arguments"}}`, or the inner object alone.

@@ -9,7 +9,8 @@ use serde_json::value::RawValue;
 use super::count::Count;
 use super::encoding::Encoding;
 use super::estimate::{Basis, REFERENCE_TOKENS};
-use super::{bound, raw};
+use super::items::Runs;
+use super::{items, raw};
 
 /// Adds `tools`, or `functions` as they were called before.
 pub(super) fn tools(count: &mut Count, tools: &RawValue) {
@@ -54,6 +55,9 @@ fn tool(count: &mut Count, entry: &RawValue) {
     if !raw::is_object(entry) {
         return count.value(entry);
     }
+    if !runs_at_caller(entry) {
+        count.assumed(REFERENCE_TOKENS, Basis::Allowance);
+    }
     let mut own = Function::default();
     count.entries(entry, |count, key, value| match key {
         "function" | "custom" if raw::is_object(value) => {
@@ -61,13 +65,30 @@ fn tool(count: &mut Count, entry: &RawValue) {
             count.entries(value, |count, key, value| inner.entry(count, key, value));
             inner.finish(count);
         }
-        "type" if raw::text(value).is_some_and(|kind| bound::is_hosted_tool(kind.as_bytes())) => {
-            count.assumed(REFERENCE_TOKENS, Basis::Allowance);
-        }
-        "type" => {}
+        "type" | "execution" => {}
         _ => own.entry(count, key, value),
     });
     own.finish(count);
+}
+
+/// Whether a tool adds to the prompt no more than its definition. One without a type is a function of the old shape.
+fn runs_at_caller(entry: &RawValue) -> bool {
+    let (mut kind, mut execution, mut environment) = (None, None, None);
+    raw::entries(entry, |key, value| match key {
+        "type" => kind = raw::text(value),
+        "execution" => execution = raw::text(value),
+        "environment" => {
+            raw::entries(value, |key, value| {
+                if key == "type" {
+                    environment = raw::text(value);
+                }
+            });
+        }
+        _ => {}
+    });
+    kind.is_none_or(|kind| {
+        items::runs(&kind, execution.as_deref(), environment.as_deref()) == Some(Runs::AtCaller)
+    })
 }
 
 /// The parts of a function that make up its first line.

@@ -213,6 +213,46 @@ fn what_upstream_holds_is_allowed_for() {
 }
 
 #[test]
+fn what_a_tool_found_upstream_is_stored_input_unless_it_is_shown() {
+    let picture = "A".repeat(400);
+    for (item, basis) in [
+        (json!({"type": "web_search_call", "id": "ws_1", "action": {"query": "cats"}}), Basis::Stored),
+        (
+            json!({"type": "file_search_call", "id": "fs_1", "queries": ["cats"], "results": null}),
+            Basis::Stored,
+        ),
+        (json!({"type": "file_search_call", "id": "fs_1", "results": [{"text": "cats"}]}), Basis::Counted),
+        (json!({"type": "image_generation_call", "id": "ig_1"}), Basis::Stored),
+        (json!({"type": "image_generation_call", "id": "ig_1", "result": picture}), Basis::Bound),
+        (json!({"type": "code_interpreter_call", "id": "ci_1", "code": "1 + 1"}), Basis::Stored),
+        (json!({"type": "code_interpreter_call", "id": "ci_1", "outputs": []}), Basis::Counted),
+        (json!({"id": "mcp_1", "type": "mcp_call"}), Basis::Stored),
+        (json!({"id": "mcp_1", "type": "mcp_call", "output": "cats"}), Basis::Counted),
+        (json!({"type": "function_call", "id": "fc_1", "name": "f", "arguments": "{}"}), Basis::Counted),
+    ] {
+        assert_eq!(estimate(Api::Responses, "gpt-4o", &json!({"input": [item]})).basis, basis, "{item}");
+    }
+}
+
+#[test]
+fn only_tools_that_run_upstream_are_allowed_for() {
+    for (tool, basis) in [
+        (json!({"type": "function", "name": "f"}), Basis::Counted),
+        (json!({"type": "custom", "name": "f"}), Basis::Counted),
+        (json!({"type": "apply_patch"}), Basis::Counted),
+        (json!({"type": "local_shell"}), Basis::Counted),
+        (json!({"type": "shell", "environment": {"type": "local"}}), Basis::Counted),
+        (json!({"type": "shell"}), Basis::Allowance),
+        (json!({"type": "tool_search", "execution": "client"}), Basis::Counted),
+        (json!({"type": "tool_search"}), Basis::Allowance),
+        (json!({"type": "yet_to_come"}), Basis::Allowance),
+    ] {
+        let body = json!({"input": "", "tools": [tool]});
+        assert_eq!(estimate(Api::Responses, "gpt-4o", &body).basis, basis, "{tool}");
+    }
+}
+
+#[test]
 fn completions_and_embeddings_take_texts_and_token_ids() {
     for (api, key, model) in [
         (Api::Completions, "prompt", "gpt-35-turbo-instruct"),
