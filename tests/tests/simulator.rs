@@ -3,6 +3,10 @@
 
 #[path = "simulator/sse.rs"]
 mod sse;
+#[path = "simulator/strict.rs"]
+mod strict;
+#[path = "simulator/wire.rs"]
+mod wire;
 
 use std::time::Duration;
 
@@ -24,14 +28,18 @@ fn with_token(simulator: &Simulator, mut request: Request<Bytes>) -> Request<Byt
     request
 }
 
+async fn client(simulator: &Simulator) -> Client {
+    Client::plain(simulator.address()).await.unwrap()
+}
+
 async fn open(simulator: &Simulator, path: &str, body: &Value) -> Streaming {
     let request = with_token(simulator, post(path, "", body).unwrap());
-    Client::plain(simulator.address()).await.unwrap().stream(request).await.unwrap()
+    client(simulator).await.stream(request).await.unwrap()
 }
 
 async fn call(simulator: &Simulator, path: &str, body: &Value) -> Reply {
     let request = with_token(simulator, post(path, "", body).unwrap());
-    Client::plain(simulator.address()).await.unwrap().send(request).await.unwrap()
+    client(simulator).await.send(request).await.unwrap()
 }
 
 async fn stream(simulator: &Simulator, path: &str, body: &Value) -> Vec<(String, Value)> {
@@ -330,24 +338,25 @@ async fn answers_break_off_in_every_way_they_are_told() {
     let fault = Some(Fault::StreamError { after_chunks: 2 });
     azure.behave(Behaviour { fault, ..Behaviour::default() });
     let events = stream(&azure, CHAT, &streamed(user_says("hi"), &json!({}))).await;
-    assert_eq!(events.last().unwrap().1["error"]["code"], "server_error");
+    assert_eq!(events.last().unwrap().1["error"]["type"], "server_error");
 }
 
 #[tokio::test]
 async fn refusals_have_azures_status_body_and_times() {
     let azure = simulator(Behaviour::default());
     let table = [
-        (Fault::RateLimited { retry_after_ms: 1500 }, 429, "429"),
-        (Fault::ContentFilter, 400, "content_filter"),
-        (Fault::DeploymentNotFound, 404, "DeploymentNotFound"),
-        (Fault::ServerError, 500, "server_error"),
-        (Fault::Unavailable, 503, "server_error"),
+        (Fault::RateLimited { retry_after_ms: 1500 }, 429, Some("429")),
+        (Fault::ContentFilter, 400, Some("content_filter")),
+        (Fault::DeploymentNotFound, 404, Some("DeploymentNotFound")),
+        (Fault::MissingRole, 401, Some("PermissionDenied")),
+        (Fault::ServerError, 500, None),
+        (Fault::Unavailable, 503, None),
     ];
     for (fault, status, code) in table {
         azure.behave_once(Behaviour { fault: Some(fault), ..Behaviour::default() });
         let reply = call(&azure, CHAT, &user_says("hi")).await;
         assert_eq!(reply.status, status);
-        assert_eq!(reply.error().as_deref(), Some(code));
+        assert_eq!(reply.error().as_deref(), code);
         if status == 429 {
             assert_eq!(reply.header("retry-after"), Some("2"));
             assert_eq!(reply.header("retry-after-ms"), Some("1500"));

@@ -1,5 +1,6 @@
 //! What the answers of all APIs are made of: their heading, their usage, and the events of their streams.
 
+use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -18,6 +19,8 @@ pub(crate) struct Heading {
     pub(crate) usage: Option<Usage>,
     /// Tokens in an event.
     pub(crate) chunk_tokens: u64,
+    /// Where the text is said instead of where it belongs.
+    pub(crate) unknown_delta: Option<String>,
 }
 
 /// Reported token counts.
@@ -33,7 +36,7 @@ pub(crate) struct Usage {
 #[derive(Debug, Clone)]
 pub(crate) struct Event {
     /// The `event` field.
-    pub(crate) name: Option<&'static str>,
+    pub(crate) name: Option<Cow<'static, str>>,
     /// The `data` field; an empty one is not sent, and stands for tokens that are only thought.
     pub(crate) data: String,
     /// Tokens generated for it.
@@ -69,6 +72,7 @@ impl Heading {
             model: behaviour.model.clone().unwrap_or_else(|| call.api.model().to_owned()),
             usage,
             chunk_tokens: behaviour.chunk_tokens.max(1),
+            unknown_delta: behaviour.unknown_delta.clone(),
         }
     }
 }
@@ -108,9 +112,10 @@ impl Event {
     }
 
     /// An event of the Responses API: its name is also in the data.
-    pub(crate) fn named(name: &'static str, mut data: Value) -> Self {
+    pub(crate) fn named(name: impl Into<Cow<'static, str>>, mut data: Value) -> Self {
+        let name = name.into();
         if let Value::Object(fields) = &mut data {
-            fields.insert("type".to_owned(), Value::from(name));
+            fields.insert("type".to_owned(), Value::from(&*name));
         }
         Self { name: Some(name), data: data.to_string(), tokens: 0 }
     }
@@ -129,6 +134,22 @@ impl Events {
         Self(Box::new(events))
     }
 
+    /// These events until `after_chunks` of them carried tokens on the wire, then the failure, and nothing after it.
+    /// What precedes the first token passes in any case.
+    pub(crate) fn failing(mut self, after_chunks: u64, failure: Event) -> Self {
+        let mut failure = Some(failure);
+        let mut chunks = 0;
+        Self::new(std::iter::from_fn(move || {
+            failure.as_ref()?;
+            let event = self.next()?;
+            if chunks >= after_chunks && (chunks > 0 || event.tokens > 0) {
+                return failure.take();
+            }
+            chunks += u64::from(event.tokens > 0 && !event.data.is_empty());
+            Some(event)
+        }))
+    }
+
     /// The tokens that are thought before the first is said.
     pub(crate) fn thoughts(call: &Call, heading: &Heading) -> impl Iterator<Item = Event> + Send + use<> {
         let (thoughts, step, choices) = (call.reasoning, heading.chunk_tokens, call.candidates);
@@ -143,7 +164,7 @@ impl Events {
     pub(crate) fn deltas(
         call: &Call,
         heading: &Heading,
-        name: Option<&'static str>,
+        name: Option<Cow<'static, str>>,
         templates: Vec<Template>,
     ) -> impl Iterator<Item = Event> + Send + use<> {
         let (text, said, step) = (call.text.clone(), call.said, heading.chunk_tokens);
@@ -151,7 +172,7 @@ impl Events {
             let end = said.min(start.saturating_add(step));
             let piece = text.between(start, end);
             let events = templates.iter().map(|template| Event {
-                name,
+                name: name.clone(),
                 data: template.filled(&piece),
                 tokens: end - start,
             });

@@ -43,8 +43,20 @@ pub struct Behaviour {
     pub usage: UsageReport,
     /// What goes wrong.
     pub fault: Option<Fault>,
-    /// The model named in answers; by default one that fits the API.
+    /// The model named in answers; by default the deployment's, else one that fits the API.
     pub model: Option<String>,
+    /// Writes the mark of a stream's end as `[DONE]` and a blank, as Microsoft's sample of a stream has it.
+    pub done_blank: bool,
+    /// The content type of a stream, in place of `text/event-stream`; an empty one leaves the header out.
+    pub content_type: Option<String>,
+    /// Compresses answers with gzip, whatever the caller accepts.
+    pub gzip: bool,
+    /// Says the text in this field of a chat's `delta`, or in events of this name of a Responses stream, which no
+    /// documentation knows: `reasoning`, `thinking`.
+    pub unknown_delta: Option<String>,
+    /// Tokens of a stream that a content filter looks at together: it holds back what was generated until it has as
+    /// many, or the stream ends.
+    pub flush_tokens: Option<u64>,
 }
 
 /// How the lines of an event stream end; all three are allowed (WHATWG HTML, 9.2.5).
@@ -91,6 +103,8 @@ pub enum Fault {
     ContentFilter,
     /// 404: no such deployment.
     DeploymentNotFound,
+    /// 401: the token is valid, and its principal has no role that allows the call.
+    MissingRole,
     /// 500.
     ServerError,
     /// 503.
@@ -111,8 +125,14 @@ pub enum Fault {
         /// Events with tokens that pass first.
         after_chunks: u64,
     },
-    /// A stream that ends in order, but with an event that holds an `error` after this many events with tokens.
+    /// A stream that ends in order, but with an error after this many events with tokens: in chat and completions an
+    /// event that holds an `error`, in Responses an event of the type `error`. Without a stream it is a 500.
     StreamError {
+        /// Events with tokens that pass first.
+        after_chunks: u64,
+    },
+    /// As [`Fault::StreamError`], but a Responses stream ends with `response.failed`, without usage.
+    ResponseFailed {
         /// Events with tokens that pass first.
         after_chunks: u64,
     },
@@ -136,6 +156,11 @@ impl Default for Behaviour {
             usage: UsageReport::Right,
             fault: None,
             model: None,
+            done_blank: false,
+            content_type: None,
+            gzip: false,
+            unknown_delta: None,
+            flush_tokens: None,
         }
     }
 }

@@ -12,6 +12,8 @@ use tokio::time::{Instant, Sleep};
 
 use super::answer::{Event, Events, unix_time};
 use super::behaviour::{Behaviour, Fault, Framing};
+use super::compress::Compressor;
+use super::filter::Filter;
 use super::ledger::Entry;
 
 /// Why a response ends before its end: that is what was asked for.
@@ -60,7 +62,10 @@ pub(crate) struct Stream {
     events: Events,
     entry: Entry,
     framing: Framing,
+    done_blank: bool,
     stamp: bool,
+    filter: Option<Filter>,
+    compressor: Option<Compressor>,
     split: usize,
     fault: Option<Fault>,
     reset: Reset,
@@ -102,27 +107,30 @@ impl End {
 
 impl Stream {
     pub(crate) fn new(events: Events, entry: Entry, behaviour: &Behaviour, reset: Reset) -> Self {
-        let comment = if behaviour.comment {
-            Bytes::from(format!(": hello{0}{0}", behaviour.framing.line_end()))
-        } else {
-            Bytes::new()
-        };
-        Self {
+        let mut stream = Self {
             events,
             entry,
             framing: behaviour.framing,
+            done_blank: behaviour.done_blank,
             stamp: behaviour.stamp,
+            filter: behaviour.flush_tokens.map(Filter::new),
+            compressor: behaviour.gzip.then(Compressor::new),
             split: behaviour.split_bytes.filter(|&bytes| bytes > 0).unwrap_or(usize::MAX),
             fault: behaviour.fault,
             reset,
             delay: behaviour.chunk_delay,
             timer: None,
             next: None,
-            rest: comment,
+            rest: Bytes::new(),
             chunks: 0,
             flush: false,
             ended: false,
+        };
+        if behaviour.comment {
+            let comment = format!(": hello{0}{0}", behaviour.framing.line_end());
+            stream.rest = stream.coded(comment.into());
         }
+        stream
     }
 
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
@@ -148,18 +156,13 @@ impl Stream {
     }
 
     /// The fault, when its time has come.
-    fn poll_fault(&mut self) -> Poll<Option<Broken>> {
+    fn poll_fault(&self) -> Poll<Option<Broken>> {
         let end = match self.fault {
             Some(Fault::Reset { after_chunks }) if after_chunks <= self.chunks => {
                 End::Reset(self.reset.clone())
             }
             Some(Fault::Truncated { after_chunks }) if after_chunks <= self.chunks => End::Closed,
             Some(Fault::Stall { after_chunks }) if after_chunks <= self.chunks => End::Never,
-            Some(Fault::StreamError { after_chunks }) if after_chunks <= self.chunks => {
-                self.fault = None;
-                self.events = Events::new(std::iter::once(Event::unnamed(STREAM_ERROR)));
-                return Poll::Ready(None);
-            }
             _ => return Poll::Ready(None),
         };
         end.poll().map(Some)
@@ -179,7 +182,8 @@ impl Stream {
             }
         }
         let Some(event) = &self.next else {
-            self.ended = true;
+            self.rest = self.last();
+            self.ended = self.rest.is_empty();
             return Poll::Ready(());
         };
         if event.tokens > 0
@@ -196,13 +200,42 @@ impl Stream {
         if event.tokens > 0 {
             self.chunks += 1;
         }
-        let event = if self.stamp && event.tokens > 0 {
+        self.rest = self.written(event);
+        Poll::Ready(())
+    }
+
+    /// What leaves now that an event was written.
+    fn written(&mut self, event: Event) -> Bytes {
+        let tokens = event.tokens;
+        let mut event = if self.stamp && tokens > 0 {
             event.with_number("sent_unix_ns", unix_time().as_nanos())
         } else {
             event
         };
-        self.rest = framed(&event, self.framing);
-        Poll::Ready(())
+        if self.done_blank && event.data == "[DONE]" {
+            event.data.push(' ');
+        }
+        let bytes = framed(&event, self.framing);
+        let bytes = match &mut self.filter {
+            Some(filter) => filter.passed(&bytes, tokens),
+            None => bytes,
+        };
+        self.coded(bytes)
+    }
+
+    /// What leaves once there are no more events; empty when all of it left.
+    fn last(&mut self) -> Bytes {
+        let held = self.filter.take().map(|mut filter| filter.rest()).unwrap_or_default();
+        let held = self.coded(held);
+        let end = self.compressor.take().map(Compressor::end).unwrap_or_default();
+        if end.is_empty() { held } else { [held, end].concat().into() }
+    }
+
+    fn coded(&mut self, bytes: Bytes) -> Bytes {
+        match &mut self.compressor {
+            Some(compressor) if !bytes.is_empty() => compressor.part(&bytes),
+            _ => bytes,
+        }
     }
 }
 
@@ -249,10 +282,8 @@ impl http_body::Body for Body {
 
 fn framed(event: &Event, framing: Framing) -> Bytes {
     let end = framing.line_end();
-    Bytes::from(match event.name {
+    Bytes::from(match &event.name {
         Some(name) => format!("event: {name}{end}data: {}{end}{end}", event.data),
         None => format!("data: {}{end}{end}", event.data),
     })
 }
-
-const STREAM_ERROR: &str = r#"{"error":{"code":"server_error","message":"The server had an error while processing your request. Sorry about that!","param":null,"type":"server_error"}}"#;

@@ -1,31 +1,12 @@
-//! A call as the simulator understands it: the route, the body's fields that change the answer, and what Azure refuses.
+//! A call as the simulator understands it: the body's fields that change the answer, and what Azure refuses.
 
 use serde_json::{Value, json};
 
 use super::behaviour::Behaviour;
 use super::prompt;
 use super::refusal::Refusal;
+use super::route::{Api, Version};
 use super::words::Text;
-
-/// What is called.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Api {
-    /// `chat/completions`
-    Chat,
-    /// `completions`
-    Completions,
-    /// `embeddings`
-    Embeddings,
-    /// `responses`
-    Responses,
-}
-
-/// A route and, where the path names it, the deployment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Route {
-    pub(crate) api: Api,
-    pub(crate) deployment: Option<String>,
-}
 
 /// A call that will be answered.
 #[derive(Debug)]
@@ -49,56 +30,11 @@ pub(crate) struct Call {
     pub(crate) body: Value,
 }
 
-impl Route {
-    /// The route of a request, or none.
-    pub(crate) fn of(path: &str, query: Option<&str>) -> Option<Self> {
-        let path = path.strip_prefix("/openai/")?;
-        let versioned = form_urlencoded::parse(query.unwrap_or_default().as_bytes())
-            .any(|(key, value)| key == "api-version" && !value.is_empty());
-        if let Some(api) = path.strip_prefix("v1/") {
-            return Some(Self { api: Api::of(api)?, deployment: None });
-        }
-        if !versioned {
-            return None;
-        }
-        if path == "responses" {
-            return Some(Self { api: Api::Responses, deployment: None });
-        }
-        let (deployment, api) = path.strip_prefix("deployments/")?.split_once('/')?;
-        let api = Api::of(api).filter(|&api| api != Api::Responses)?;
-        (!deployment.is_empty()).then(|| Self { api, deployment: Some(deployment.to_owned()) })
-    }
-}
-
-impl Api {
-    fn of(path: &str) -> Option<Self> {
-        match path {
-            "chat/completions" => Some(Self::Chat),
-            "completions" => Some(Self::Completions),
-            "embeddings" => Some(Self::Embeddings),
-            "responses" => Some(Self::Responses),
-            _ => None,
-        }
-    }
-
-    /// The model that answers when nothing else is said.
-    pub(crate) const fn model(self) -> &'static str {
-        match self {
-            Self::Chat | Self::Responses => "gpt-4o-mini-2024-07-18",
-            Self::Completions => "gpt-35-turbo-instruct",
-            Self::Embeddings => "text-embedding-3-small",
-        }
-    }
-
-    /// Azure's name of the operation, in its errors.
-    pub(crate) const fn operation(self) -> &'static str {
-        match self {
-            Self::Chat => "ChatCompletions_Create",
-            Self::Completions => "Completions_Create",
-            Self::Embeddings => "Embeddings_Create",
-            Self::Responses => "Responses_Create",
-        }
-    }
+/// What a body is read by.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rules {
+    pub(crate) api: Api,
+    pub(crate) version: Version,
 }
 
 /// The texts of a body in which a caller may steer the simulator.
@@ -125,10 +61,12 @@ impl Call {
     ///
     /// # Errors
     /// What Azure answers to a body that it cannot serve.
-    pub(crate) fn read(api: Api, body: Value, behaviour: &Behaviour) -> Result<Self, Refusal> {
+    pub(crate) fn read(rules: Rules, body: Value, behaviour: &Behaviour) -> Result<Self, Refusal> {
+        let api = rules.api;
         let fields = Fields(&body);
+        fields.known_to(rules.version)?;
         let stream = fields.flag("stream")?;
-        if body.get("stream_options").is_some_and(|options| !options.is_null()) && !stream {
+        if fields.present("stream_options").is_some() && !stream {
             return Err(Refusal::invalid(
                 "stream_options",
                 None,
@@ -201,6 +139,15 @@ struct Fields<'a>(&'a Value);
 impl<'a> Fields<'a> {
     fn present(&self, key: &str) -> Option<&'a Value> {
         self.0.get(key).filter(|value| !value.is_null())
+    }
+
+    /// Refuses what the version of the API does not know.
+    fn known_to(&self, version: Version) -> Result<(), Refusal> {
+        let added = ["stream_options", "max_completion_tokens"];
+        match added.into_iter().find(|key| self.present(key).is_some()) {
+            Some(key) if !version.since(SINCE_2024_09_01_PREVIEW) => Err(Refusal::unrecognized(key)),
+            _ => Ok(()),
+        }
     }
 
     fn required(&self, key: &'static str, fits: impl Fn(&Value) -> bool) -> Result<&'a Value, Refusal> {
@@ -324,6 +271,9 @@ fn wrong_type(key: &'static str) -> Refusal {
     Refusal::invalid(key, Some("invalid_type"), format!("Invalid type for '{key}'."))
 }
 
+/// The version that brought `max_completion_tokens` and `stream_options`: Microsoft's page on the lifecycle of API
+/// versions, "Changes between 2024-09-01-preview and 2024-08-01-preview". The next stable one, 2024-10-21, has both.
+const SINCE_2024_09_01_PREVIEW: u32 = 20_240_901;
 /// The largest `n`.
 const MAX_CHOICES: u64 = 128;
 
@@ -331,35 +281,22 @@ const MAX_CHOICES: u64 = 128;
 mod tests {
     use super::*;
 
-    #[test]
-    fn both_url_shapes_lead_to_the_same_api() {
-        let version = Some("api-version=2024-10-21");
-        let classic = Route::of("/openai/deployments/chat/chat/completions", version).unwrap();
-        assert_eq!(classic, Route { api: Api::Chat, deployment: Some("chat".to_owned()) });
-        assert_eq!(Route::of("/openai/v1/chat/completions", None).unwrap().api, Api::Chat);
-        assert_eq!(Route::of("/openai/responses", version).unwrap().api, Api::Responses);
-    }
-
-    #[test]
-    fn a_path_without_its_version_or_deployment_is_no_route() {
-        assert_eq!(Route::of("/openai/deployments/chat/chat/completions", None), None);
-        assert_eq!(Route::of("/openai/deployments//embeddings", Some("api-version=1")), None);
-        assert_eq!(Route::of("/openai/deployments/chat/responses", Some("api-version=1")), None);
-        assert_eq!(Route::of("/v1/chat/completions", None), None);
+    fn rules(api: Api) -> Rules {
+        Rules { api, version: Version::V1 }
     }
 
     #[test]
     fn reasoning_comes_out_of_the_cap_first() {
         let behaviour = Behaviour { reasoning_tokens: 30, tokens: 30, ..Behaviour::default() };
         let body = json!({"messages": [], "max_completion_tokens": 40});
-        let call = Call::read(Api::Chat, body, &behaviour).unwrap();
+        let call = Call::read(rules(Api::Chat), body, &behaviour).unwrap();
         assert_eq!((call.reasoning, call.said, call.cut), (30, 10, true));
     }
 
     #[test]
     fn best_of_is_generated_and_billed_but_not_sent() {
         let body = json!({"prompt": ["a", "b"], "best_of": 3, "max_tokens": 5});
-        let call = Call::read(Api::Completions, body, &Behaviour::default()).unwrap();
+        let call = Call::read(rules(Api::Completions), body, &Behaviour::default()).unwrap();
         assert_eq!((call.choices, call.candidates, call.output_tokens()), (2, 6, 30));
     }
 }

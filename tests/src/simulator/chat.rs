@@ -7,8 +7,14 @@ use super::call::Call;
 
 /// The answer in one piece.
 pub(crate) fn whole(call: &Call, heading: &Heading) -> Value {
-    let message = match &call.tool {
-        Some(name) => json!({
+    let message = match (&heading.unknown_delta, &call.tool) {
+        (Some(field), _) => {
+            let mut message =
+                json!({"annotations": [], "content": null, "refusal": null, "role": "assistant"});
+            message[field] = call.said().into();
+            message
+        }
+        (None, Some(name)) => json!({
             "content": null,
             "refusal": null,
             "role": "assistant",
@@ -18,7 +24,9 @@ pub(crate) fn whole(call: &Call, heading: &Heading) -> Value {
                 "type": "function",
             }],
         }),
-        None => json!({"annotations": [], "content": call.said(), "refusal": null, "role": "assistant"}),
+        (None, None) => {
+            json!({"annotations": [], "content": call.said(), "refusal": null, "role": "assistant"})
+        }
     };
     let choices = (0..call.choices).map(|index| {
         json!({
@@ -60,9 +68,12 @@ pub(crate) fn events(call: &Call, heading: &Heading) -> Events {
     let opening =
         (0..call.choices).map(|index| chunk(call, heading, &choice(index, &opening(call, heading, index))));
     let templates = (0..call.choices).map(|index| {
-        let delta = match call.tool {
-            Some(_) => json!({"tool_calls": [{"function": {"arguments": Template::GAP}, "index": 0}]}),
-            None => json!({"content": Template::GAP}),
+        let delta = match (&heading.unknown_delta, &call.tool) {
+            (Some(field), _) => json!({field: Template::GAP}),
+            (None, Some(_)) => {
+                json!({"tool_calls": [{"function": {"arguments": Template::GAP}, "index": 0}]})
+            }
+            (None, None) => json!({"content": Template::GAP}),
         };
         let mut choice = choice(index, &delta);
         choice["content_filter_results"] = harmless();

@@ -3,22 +3,30 @@
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::answer::{Events, Heading};
+use super::answer::{Event, Events, Heading};
 use super::behaviour::{Behaviour, Fault};
 use super::body::{Body, End, Half, Reset};
-use super::call::{Api, Call};
+use super::call::Call;
+use super::compress::compressed;
 use super::ledger::Entry;
-use super::refusal::Refusal;
+use super::refusal::{Refusal, server_error};
+use super::route::Api;
 use super::{chat, completions, embeddings, responses};
 
 /// The answer as a stream.
-pub(crate) fn events(call: &Call, heading: &Heading) -> Events {
-    match call.api {
+pub(crate) fn events(call: &Call, heading: &Heading, fault: Option<Fault>) -> Events {
+    let events = match call.api {
         Api::Chat => chat::events(call, heading),
         Api::Completions => completions::events(call, heading),
-        Api::Responses => responses::events(call, heading),
+        Api::Responses => return responses::events(call, heading, fault),
         // Never streamed, see `Call::read`.
         Api::Embeddings => Events::new(std::iter::empty()),
+    };
+    match fault {
+        Some(Fault::StreamError { after_chunks } | Fault::ResponseFailed { after_chunks }) => {
+            events.failing(after_chunks, Event::unnamed(server_error()))
+        }
+        _ => events,
     }
 }
 
@@ -51,11 +59,12 @@ pub(crate) fn whole(
     reset: &Reset,
 ) -> Result<Body, Refusal> {
     let bytes = Bytes::from(answer(call, heading).to_string());
+    let bytes = if behaviour.gzip { compressed(&bytes) } else { bytes };
     let end = match behaviour.fault {
         Some(Fault::Reset { .. }) => End::Reset(reset.clone()),
         Some(Fault::Truncated { .. }) => End::Closed,
         Some(Fault::Stall { .. }) => End::Never,
-        Some(Fault::StreamError { .. }) => {
+        Some(Fault::StreamError { .. } | Fault::ResponseFailed { .. }) => {
             return Err(Refusal::broken(http::StatusCode::INTERNAL_SERVER_ERROR));
         }
         _ => {

@@ -21,6 +21,10 @@ pub struct Recorded {
     pub complete: bool,
     /// Which connection it came on; connections count up from 0.
     pub connection: u64,
+    /// The `x-request-id` of its response.
+    pub request_id: String,
+    /// The `apim-request-id` of its response.
+    pub apim_request_id: String,
 }
 
 impl Recorded {

@@ -7,7 +7,7 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::call::Api;
+use super::route::{Api, Version};
 
 /// An error answer.
 #[derive(Debug)]
@@ -31,6 +31,15 @@ impl Refusal {
         )
     }
 
+    /// 400: an argument that the version of the API, or the model, has never heard of.
+    pub(crate) fn unrecognized(argument: &str) -> Self {
+        let message = format!("Unrecognized request argument supplied: {argument}");
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            json!({"error": {"message": message, "type": "invalid_request_error", "param": null, "code": null}}),
+        )
+    }
+
     /// 400: the body is no JSON.
     pub(crate) fn not_json(problem: &serde_json::Error) -> Self {
         let message = format!("We could not parse the JSON body of your request: {problem}");
@@ -43,6 +52,19 @@ impl Refusal {
     /// 401: a key, or a token that is missing, wrong or over.
     pub(crate) fn unauthorized(message: &str) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, json!({"error": {"code": "401", "message": message}}))
+    }
+
+    /// 401: the token is valid, and its principal lacks a role such as `Cognitive Services OpenAI User`.
+    pub(crate) fn missing_role(api: Api, version: Version) -> Self {
+        let message = format!(
+            "The principal `{PRINCIPAL}` lacks the required data action `Microsoft.CognitiveServices/accounts/OpenAI/{}` to perform `POST {}` operation.",
+            api.data_action(),
+            api.template(version)
+        );
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            json!({"error": {"code": "PermissionDenied", "message": message}}),
+        )
     }
 
     /// 404: no such route.
@@ -102,15 +124,7 @@ impl Refusal {
 
     /// 500 or 503: the service's own trouble.
     pub(crate) fn broken(status: StatusCode) -> Self {
-        Self::new(
-            status,
-            json!({"error": {
-                "message": "The server had an error while processing your request. Sorry about that!",
-                "type": "server_error",
-                "param": null,
-                "code": "server_error",
-            }}),
-        )
+        Self::new(status, server_error())
     }
 
     /// The response, but for the headers that every response has.
@@ -133,6 +147,17 @@ impl Refusal {
     }
 }
 
+/// The service's own trouble, as the body of a 500 and as an event of a stream. Its `code` is null, as in the bodies
+/// that Microsoft's page of models and callers' reports show.
+pub(crate) fn server_error() -> Value {
+    json!({"error": {"message": SERVER_ERROR, "type": "server_error", "param": null, "code": null}})
+}
+
 fn seconds_up(delay: Duration) -> u64 {
     delay.as_secs() + u64::from(delay.subsec_nanos() > 0)
 }
+
+pub(crate) const SERVER_ERROR: &str =
+    "The server had an error while processing your request. Sorry about that!";
+/// The object id of the identity that tokens are issued to.
+const PRINCIPAL: &str = "00000000-0000-0000-0000-000000000003";

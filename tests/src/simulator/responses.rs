@@ -1,9 +1,13 @@
 //! Responses, whole and streamed: the events of OpenAI's streaming reference, and no `[DONE]` after them.
 
+use std::borrow::Cow;
+
 use serde_json::{Value, json};
 
 use super::answer::{Event, Events, Heading, Template};
+use super::behaviour::Fault;
 use super::call::Call;
+use super::refusal::SERVER_ERROR;
 
 /// The answer in one piece.
 pub(crate) fn whole(call: &Call, heading: &Heading) -> Value {
@@ -22,9 +26,22 @@ pub(crate) fn whole(call: &Call, heading: &Heading) -> Value {
 }
 
 /// The answer as a stream.
-pub(crate) fn events(call: &Call, heading: &Heading) -> Events {
+pub(crate) fn events(call: &Call, heading: &Heading, fault: Option<Fault>) -> Events {
+    let events = Events::new(parts(call, heading));
+    let events = match fault {
+        Some(Fault::StreamError { after_chunks }) => {
+            let data = json!({"code": "server_error", "message": SERVER_ERROR, "param": null});
+            events.failing(after_chunks, Event::named("error", data))
+        }
+        Some(Fault::ResponseFailed { after_chunks }) => {
+            let mut response = response(call, heading, "failed");
+            response["error"] = json!({"code": "server_error", "message": SERVER_ERROR});
+            events.failing(after_chunks, Event::named("response.failed", json!({"response": response})))
+        }
+        _ => events,
+    };
     let mut sequence = 0;
-    let numbered = parts(call, heading).map(move |event| {
+    let numbered = events.map(move |event| {
         if event.data.is_empty() {
             return event;
         }
@@ -54,23 +71,29 @@ fn parts(call: &Call, heading: &Heading) -> impl Iterator<Item = Event> + Send +
         "response.output_item.added",
         json!({"output_index": index, "item": opened(call, heading)}),
     ));
-    let (delta, mut after) = match call.tool {
-        Some(_) => {
-            let done = place.fields(json!({"arguments": said}));
-            (FUNCTION_DELTA, vec![Event::named("response.function_call_arguments.done", done)])
+    let (delta, mut after): (Cow<'static, str>, _) = match (&heading.unknown_delta, &call.tool) {
+        (Some(field), _) => {
+            let done = place.fields(json!({"text": said}));
+            let done = Event::named(format!("response.{field}.done"), done);
+            (format!("response.{field}.delta").into(), vec![done])
         }
-        None => {
+        (None, Some(_)) => {
+            let done = place.fields(json!({"arguments": said}));
+            (FUNCTION_DELTA.into(), vec![Event::named("response.function_call_arguments.done", done)])
+        }
+        (None, None) => {
             thought
                 .push(Event::named("response.content_part.added", place.content(json!({"part": part("")}))));
             let done = place.content(json!({"text": said, "logprobs": []}));
             let part = place.content(json!({"part": part(&said)}));
             let ends = [("response.output_text.done", done), ("response.content_part.done", part)];
-            (TEXT_DELTA, ends.map(|(name, data)| Event::named(name, data)).into())
+            (TEXT_DELTA.into(), ends.map(|(name, data)| Event::named(name, data)).into())
         }
     };
-    let template = match call.tool {
-        Some(_) => place.fields(json!({"delta": Template::GAP, "type": delta})),
-        None => place.content(json!({"delta": Template::GAP, "logprobs": [], "type": delta})),
+    let template = if delta == TEXT_DELTA {
+        place.content(json!({"delta": Template::GAP, "logprobs": [], "type": delta}))
+    } else {
+        place.fields(json!({"delta": Template::GAP, "type": delta}))
     };
     let status = if call.cut { "incomplete" } else { "completed" };
     let item = json!({"output_index": index, "item": item(call, heading, &said, status)});

@@ -1,11 +1,10 @@
 //! Answers one request: identity endpoints, then route, token, behaviour, answer.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
@@ -17,13 +16,15 @@ use super::Options;
 use super::answer::Heading;
 use super::behaviour::{Behaviour, Fault};
 use super::body::{Body, Broken, Reset, Stream};
-use super::call::{Api, Call, Route, steering};
+use super::call::{Call, Rules, steering};
 use super::fixed::Fixed;
 use super::identity::{Endpoint, Identity};
+use super::ids::{Ids, Trace};
 use super::ledger::Ledger;
 use super::model::{events, generate, whole};
 use super::record::{Recorded, Recorder};
 use super::refusal::Refusal;
+use super::route::{Api, Route};
 
 /// Everything that the connections of one simulator share.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ pub(crate) struct Azure {
     pub(crate) behaviours: Mutex<Behaviours>,
     check_tokens: bool,
     fixed: Option<Fixed>,
-    answers: AtomicU64,
+    ids: Ids,
 }
 
 /// Who behaves how.
@@ -67,7 +68,7 @@ impl Azure {
             }),
             check_tokens: options.check_tokens,
             fixed: options.fixed_answers.then(|| Fixed::new(&options.behaviour)),
-            answers: AtomicU64::new(0),
+            ids: Ids::new(),
         }
     }
 
@@ -83,6 +84,7 @@ impl Azure {
         let (parts, body) = request.into_parts();
         let (body, complete) = read(body).await;
         let endpoint = Endpoint::of(&parts.method, parts.uri.path());
+        let trace = Trace::new(&self.ids, &parts.headers);
         let recorder = if endpoint.is_some() { &self.identity_calls } else { &self.calls };
         if recorder.is_on() {
             recorder.push(Recorded {
@@ -92,6 +94,8 @@ impl Azure {
                 body: body.clone(),
                 complete,
                 connection: connection.number,
+                request_id: trace.request_id.clone(),
+                apim_request_id: trace.apim_request_id.clone(),
             });
         }
         if !complete {
@@ -100,15 +104,14 @@ impl Azure {
         if let Some(endpoint) = endpoint {
             return Ok(self.identity.answer(endpoint, &parts, &body).await.map(Body::from));
         }
-        match self.call(&connection, &parts, &body).await {
-            Ok(response) => Ok(response),
-            Err(Stopped::Refused(refusal)) => {
-                let mut response = refusal.into_response().map(Body::from);
-                self.add_headers(response.headers_mut());
-                Ok(response)
-            }
-            Err(Stopped::Broken(broken)) => Err(broken),
-        }
+        let mut response = match self.call(&connection, &parts, &body).await {
+            Ok(response) => response,
+            Err(Stopped::Refused(refusal)) => refusal.into_response().map(Body::from),
+            Err(Stopped::Broken(broken)) => return Err(broken),
+        };
+        trace.add_to(response.headers_mut());
+        self.add_headers(response.headers_mut());
+        Ok(response)
     }
 
     async fn call(
@@ -129,6 +132,7 @@ impl Azure {
         }
         let body: Value = serde_json::from_slice(body).map_err(|problem| Refusal::not_json(&problem))?;
         let deployment = match route.deployment {
+            // Azure does not look at the body's model then, whatever it is.
             Some(deployment) => deployment,
             None => body
                 .get("model")
@@ -137,7 +141,10 @@ impl Azure {
                 .ok_or_else(|| Refusal::invalid("model", None, "you must provide a model parameter"))?,
         };
         let behaviour = self.behaviour(&deployment, route.api, &body)?;
-        let call = Call::read(route.api, body, &behaviour)?;
+        if behaviour.fault == Some(Fault::MissingRole) {
+            return Err(Refusal::missing_role(route.api, route.version).into());
+        }
+        let call = Call::read(Rules { api: route.api, version: route.version }, body, &behaviour)?;
         self.serve(connection, &deployment, call, behaviour).await
     }
 
@@ -164,10 +171,10 @@ impl Azure {
             }
             _ => {}
         }
-        let heading = Heading::new(self.unique(), &call, &behaviour);
+        let heading = Heading::new(self.ids.digits(), &call, &behaviour);
         let body = if call.stream {
             Body::Stream(Box::new(Stream::new(
-                events(&call, &heading),
+                events(&call, &heading, behaviour.fault),
                 entry,
                 &behaviour,
                 connection.reset.clone(),
@@ -177,9 +184,7 @@ impl Azure {
             whole(&call, &heading, &behaviour, entry, &connection.reset)?
         };
         let mut response = Response::new(body);
-        let kind = if call.stream { "text/event-stream; charset=utf-8" } else { "application/json" };
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-        self.add_headers(response.headers_mut());
+        add_content_headers(response.headers_mut(), call.stream, &behaviour);
         if let Ok(name) = HeaderValue::from_str(deployment) {
             response.headers_mut().insert("x-ms-deployment-name", name);
         }
@@ -227,34 +232,16 @@ impl Azure {
         entry.finish();
         let mut response = Response::new(Body::from(bytes));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        self.add_headers(response.headers_mut());
         response
     }
 
     fn add_headers(&self, headers: &mut HeaderMap) {
-        let id = self.unique();
-        if let Ok(id) = HeaderValue::from_str(&as_uuid(&id)) {
-            headers.insert("apim-request-id", id.clone());
-            headers.insert("x-request-id", id);
-        }
         for (name, value) in HEADERS {
             headers.insert(name, HeaderValue::from_static(value));
         }
-        let used = self.answers.load(Ordering::Relaxed) % LIMIT_REQUESTS;
+        let used = self.ids.given() % LIMIT_REQUESTS;
         headers.insert("x-ratelimit-remaining-requests", HeaderValue::from(LIMIT_REQUESTS - used));
         headers.insert("x-ratelimit-remaining-tokens", HeaderValue::from(LIMIT_TOKENS - used * 100));
-    }
-
-    /// 32 hexadecimal digits that look like nothing and repeat never: a permutation of a counter (`SplitMix64`).
-    fn unique(&self) -> String {
-        let seed =
-            self.answers.fetch_add(1, Ordering::Relaxed).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mixed = |mut z: u64| {
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            z ^ (z >> 31)
-        };
-        format!("{:016x}{:016x}", mixed(seed), mixed(!seed))
     }
 }
 
@@ -309,19 +296,27 @@ fn refusal(behaviour: &Behaviour, api: Api) -> Option<Refusal> {
         | Fault::Reset { .. }
         | Fault::Truncated { .. }
         | Fault::Stall { .. }
-        | Fault::StreamError { .. } => None,
+        | Fault::StreamError { .. }
+        | Fault::ResponseFailed { .. }
+        | Fault::MissingRole => None,
     }
 }
 
-fn as_uuid(digits: &str) -> String {
-    let mut text = String::with_capacity(36);
-    for (at, digit) in digits.chars().enumerate() {
-        if matches!(at, 8 | 12 | 16 | 20) {
-            text.push('-');
-        }
-        text.push(digit);
+/// Says what kind the answer is, or what it was told to pass for.
+fn add_content_headers(headers: &mut HeaderMap, stream: bool, behaviour: &Behaviour) {
+    let kind = match &behaviour.content_type {
+        Some(kind) if stream => kind,
+        _ if stream => "text/event-stream; charset=utf-8",
+        _ => "application/json",
+    };
+    if let Ok(kind) = HeaderValue::from_str(kind)
+        && !kind.is_empty()
+    {
+        headers.insert(CONTENT_TYPE, kind);
     }
-    text
+    if behaviour.gzip {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
 }
 
 /// What callers' keys come in; Azure must never see one.
