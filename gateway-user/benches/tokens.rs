@@ -4,8 +4,9 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use gateway_user::api::Api;
+use gateway_user::model::{Encoding, Model};
 use gateway_user::names::ModelName;
-use gateway_user::tokens::{Encoding, OutputCounter, byte_bound, count_text, estimate_prompt, preload};
+use gateway_user::tokens::{OutputCounter, byte_bound, count_text, estimate_prompt, preload};
 
 const PROSE: &str =
     "The gateway counts what passes: a caller that hangs up pays for the prompt and every token seen. ";
@@ -16,7 +17,7 @@ fn bytes(text: &str) -> Throughput {
 
 fn prompts(criterion: &mut Criterion) {
     preload(&[Encoding::O200k]);
-    let Ok(model) = ModelName::new("gpt-4o") else { return };
+    let Ok(model) = ModelName::new("gpt-4o").map(|name| Model::of(&name)) else { return };
     let message = |text: &str| format!(r#"{{"role":"user","content":"{text}"}}"#);
     let long = format!(r#"{{"messages":[{}]}}"#, message(&PROSE.repeat(100)));
     let many = format!(r#"{{"messages":[{}]}}"#, vec![message("and then?"); 250].join(","));

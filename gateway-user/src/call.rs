@@ -64,6 +64,8 @@ pub(crate) struct Call {
     pub(crate) request_id: RequestId,
     pub(crate) arrived: Instant,
     pub(crate) streaming: bool,
+    /// How many answers upstream writes.
+    pub(crate) answers: u64,
     /// What the prompt is held at: an estimate, or until there is one an upper bound.
     pub(crate) prompt: Tokens,
     pub(crate) estimated: bool,
@@ -90,6 +92,7 @@ pub(crate) struct Admitted {
     pub(crate) request_id: RequestId,
     pub(crate) arrived: Instant,
     pub(crate) streaming: bool,
+    pub(crate) answers: u64,
     pub(crate) prompt: Tokens,
     pub(crate) estimated: bool,
     pub(crate) admission: Admission,
@@ -107,6 +110,7 @@ impl Call {
             request_id,
             arrived,
             streaming,
+            answers,
             prompt,
             estimated,
             admission,
@@ -123,6 +127,7 @@ impl Call {
             request_id,
             arrived,
             streaming,
+            answers,
             prompt,
             estimated,
             admission: Some(admission),
@@ -213,7 +218,7 @@ impl Call {
             Settlement::Counted { output, whole } => {
                 self.series.settled_counted.inc();
                 // Reasoning is not on the wire: what was held for it counts as used, as for what could not be read.
-                let (output, known) = if self.deployment.reasoning || !whole {
+                let (output, known) = if self.deployment.facts.reasons || !whole {
                     (output.max(admission.output_assumed()), Output::Assumed)
                 } else {
                     (output, Output::Known)

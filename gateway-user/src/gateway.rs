@@ -15,17 +15,14 @@ use crate::fleet::Fleet;
 use crate::kernel::Shedder;
 use crate::limits::{Account, Clock, Limits, Refused};
 use crate::metrics::{CallSeries, Metrics};
+use crate::model::Model;
 use crate::names::{DeploymentName, ModelName, TenantName};
 use crate::secret::KeyHash;
 use crate::store::{Opened, Store};
 use crate::tenant::{Directory, KeySlot, Presented, TenantState};
-use crate::tokens::Encoding;
-use crate::units::{Prices, Tokens};
+use crate::units::Prices;
 use crate::upstream::backend::Backend;
 use crate::upstream::choice::Choice;
-
-/// Output tokens of one answer where the configuration does not say: no current model writes more.
-const MOST_OUTPUT: Tokens = Tokens::new(128_000);
 
 /// Bodies read at once of a tenant whose calls at once are not limited.
 const MOST_BODIES: u32 = 1000;
@@ -106,14 +103,12 @@ pub struct Deployment {
     pub name: DeploymentName,
     /// The model behind it.
     pub model: ModelName,
-    /// How the model's text becomes tokens.
-    pub encoding: Encoding,
+    /// What is known of the model, as far as the configuration does not say otherwise.
+    pub facts: Model,
     /// What its tokens cost.
     pub prices: Prices,
-    /// Whether it spends output on reasoning that is not on the wire.
-    pub reasoning: bool,
-    /// The most output tokens of one answer.
-    pub most_output: Tokens,
+    /// The most tokens that upstream writes of one answer in a second.
+    pub max_tokens_per_second: NonZeroU32,
     /// Where it is, in the order in which they are tried.
     pub backends: Choice,
     place: usize,
@@ -256,12 +251,9 @@ impl Snapshot {
                 Arc::new(Deployment {
                     name: name.clone(),
                     model: deployment.model.clone(),
-                    encoding: Encoding::of(&deployment.model),
+                    facts: deployment.facts,
                     prices: deployment.prices.unwrap_or_default(),
-                    reasoning: deployment.reasoning,
-                    most_output: deployment
-                        .max_output_tokens
-                        .map_or(MOST_OUTPUT, |most| Tokens::new(most.get())),
+                    max_tokens_per_second: deployment.max_tokens_per_second,
                     backends: Choice::among(
                         backends
                             .iter()
@@ -377,6 +369,12 @@ impl Tenant {
     #[must_use]
     pub fn allows(&self, deployment: &Deployment) -> bool {
         self.tier.deployments.allows(deployment.name.as_str())
+    }
+
+    /// Whether its calls may name what Azure keeps for the whole account.
+    #[must_use]
+    pub fn keeps_state(&self) -> bool {
+        self.tier.stored_state
     }
 
     /// Whether one of its keys has been revoked since the call with it started.

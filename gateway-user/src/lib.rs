@@ -15,6 +15,7 @@ pub mod limits;
 pub mod logging;
 pub mod meter;
 pub mod metrics;
+pub mod model;
 pub mod names;
 mod pipeline;
 mod relay;

@@ -3,11 +3,11 @@
 
 mod answer;
 mod body;
+mod demand;
 mod forward;
 mod source;
 mod wait;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,12 +19,11 @@ use hyper::body::Incoming;
 use crate::api::Api;
 use crate::call::{Admitted, Call};
 use crate::gateway::{Access, Deployment, Snapshot, Tenant};
-use crate::limits::{Admission, Ask, Ceiling, Grant, Limits, Quota, Refused};
+use crate::limits::{Admission, Ceiling, Grant, Refused};
 use crate::names::{DeploymentName, TenantName};
 use crate::reply::Refusal;
-use crate::request::envelope::{CapKey, Unmeterable};
 use crate::request::forward::caller_key;
-use crate::request::splice::{Edit, splice};
+use crate::request::splice::splice;
 use crate::request::{Envelope, Route, query};
 use crate::request_id::RequestId;
 use crate::session::{OpenCall, Session};
@@ -33,6 +32,7 @@ use crate::tokens::{self, Basis, Estimate};
 use crate::units::Tokens;
 
 pub(crate) use answer::ReplyBody;
+use demand::Demand;
 
 /// `x-request-id`.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -41,9 +41,8 @@ const SHORT_PROMPT: usize = 4 * 1024;
 /// A prompt held at no more than this many tokens is not worth tokenising for a smaller hold.
 const SMALL_HOLD: Tokens = Tokens::new(1024);
 
-/// What an older completion is limited to upstream when the request names no `max_tokens` (OpenAI API reference,
-/// "Completions").
-const COMPLETION_DEFAULT: Tokens = Tokens::new(16);
+/// The smallest limit on an answer that every API takes (Azure OpenAI, "Responses API", `max_output_tokens`).
+const LEAST_LIMIT: Tokens = Tokens::new(16);
 
 /// One request on its way through the steps.
 struct Visit<'a> {
@@ -94,7 +93,7 @@ impl Visit<'_> {
         let (parts, incoming) = request.into_parts();
         let route = Route::of(&parts.method, parts.uri.path()).ok_or(Refusal::UnknownRoute)?;
         let caller = self.identify(&parts)?;
-        let Route::Call { api, deployment } = route else {
+        let Route::Call { api, deployment: in_path } = route else {
             self.session.gateway.metrics.request(self.tenant.as_ref(), None, 200, "");
             self.accepted(&caller.tenant.name);
             return Ok(answer::models(&self.snapshot, &caller.tenant, open));
@@ -110,14 +109,19 @@ impl Visit<'_> {
         let body = body::read(incoming, &parts.headers, &self.snapshot.config.listen).await?;
         drop(reading);
         let envelope = Envelope::parse(&body).map_err(|error| Refusal::InvalidRequest(error.to_string()))?;
-        let deployment = self.deployment(&caller.tenant, deployment, &parts, &envelope)?;
-        refuse_unmeterable(&envelope, caller.tenant.limits())?;
-        let (mut call, grant) = self.admit(caller, deployment, api, &envelope, &body).await?;
+        let deployment = self.deployment(&caller.tenant, in_path, &parts, &envelope)?;
+        let version = in_path.and_then(|_| query::api_version(parts.uri.query()?));
+        let demand =
+            Demand { api, envelope: &envelope, deployment: &deployment, api_version: version.as_deref() };
+        demand.check(&caller.tenant)?;
+        let (mut call, grant) = self.admit(caller, &demand, &deployment, &body).await?;
         self.accepted(&call.tenant.name);
-        let edits = edits(api, &envelope, &call.deployment, &grant);
-        let streaming = envelope.stream && api != Api::Embeddings;
-        let hide_usage = streaming && api.usage_is_optional() && !envelope.asks_for_usage();
-        drop(envelope);
+        let limit = match demand.limit(&grant) {
+            Some(limit) => Some(within_window(&mut call, limit, api, &body).await),
+            None => None,
+        };
+        let edits = demand.edits(limit);
+        let (streaming, hide_usage) = (demand.streams(), demand.adds_usage());
         let early = streaming || call.prompt > SMALL_HOLD;
         let request = forward::Forwarded {
             parts,
@@ -151,7 +155,8 @@ impl Visit<'_> {
         }
     }
 
-    /// The deployment that path, query and body agree on.
+    /// The deployment that the path names, else the body. A query that names another is refused; so that no reading of the
+    /// request reaches another deployment, a body's `model` beside the path is replaced.
     fn deployment(
         &mut self,
         tenant: &Tenant,
@@ -159,15 +164,15 @@ impl Visit<'_> {
         parts: &Parts,
         envelope: &Envelope<'_>,
     ) -> Result<Arc<Deployment>, Refusal> {
-        let in_body = envelope.model.as_deref();
-        let name = in_path.or(in_body).ok_or_else(|| {
+        let in_body = || envelope.model.as_ref().and_then(|model| model.name.as_deref());
+        let name = in_path.or_else(in_body).ok_or_else(|| {
             Refusal::InvalidRequest("the field `model` must name the deployment".to_owned())
         })?;
         let deployment = self.snapshot.deployment(name).ok_or(Refusal::UnknownDeployment)?;
         self.deployment = Some(deployment.name.clone());
         let agrees = |other: &str| other == deployment.name.as_str() || other == deployment.model.as_str();
-        let in_query = parts.uri.query().into_iter().flat_map(query::deployments);
-        if let Some(other) = in_query.chain(in_body.map(Cow::Borrowed)).find(|other| !agrees(other)) {
+        let mut in_query = parts.uri.query().into_iter().flat_map(query::deployments);
+        if let Some(other) = in_query.find(|other| !agrees(other)) {
             return Err(Refusal::InvalidRequest(format!(
                 "the request names two deployments: `{name}` and `{}`",
                 other.chars().take(64).collect::<String>()
@@ -182,17 +187,14 @@ impl Visit<'_> {
     async fn admit(
         &self,
         caller: Caller,
-        deployment: Arc<Deployment>,
-        api: Api,
-        envelope: &Envelope<'_>,
+        demand: &Demand<'_>,
+        deployment: &Arc<Deployment>,
         body: &Bytes,
     ) -> Result<(Call, Grant), Refusal> {
         let gateway = &self.session.gateway;
         let Caller { tenant, slot } = caller;
-        let streaming = envelope.stream && api != Api::Embeddings;
-        let ask = |prompt| ask(prompt, api, envelope, &deployment);
         let admit = async |prompt| {
-            let ask = ask(prompt);
+            let ask = demand.ask(prompt);
             if let Some(fleet) = &gateway.fleet
                 && let Some(asking) = fleet.cover(&tenant, &ask)
             {
@@ -221,9 +223,10 @@ impl Visit<'_> {
         let (prompt, (admission, grant)) = match by_bound {
             Some(admitted) => admitted,
             None => {
-                let estimate = estimate(api, &deployment, body).await;
+                let estimate = estimate(demand.api, deployment, body).await;
                 if estimate.is_boundless() && tenant.limits().ceiling == Ceiling::Strict {
-                    return Err(stored_input("a file or an item that upstream holds"));
+                    let what = "a file or an item that upstream holds";
+                    return Err(Refusal::InvalidRequest(demand::stored_input(what)));
                 }
                 match admit(estimate.tokens).await {
                     Ok(admitted) => (estimate.tokens, admitted),
@@ -235,10 +238,11 @@ impl Visit<'_> {
             gateway: Arc::clone(gateway),
             tenant,
             slot,
-            deployment,
+            deployment: Arc::clone(deployment),
             request_id: self.request_id,
             arrived: self.arrived,
-            streaming,
+            streaming: demand.streams(),
+            answers: demand.envelope.answers(),
             prompt,
             estimated,
             admission,
@@ -295,87 +299,23 @@ impl Visit<'_> {
     }
 }
 
-/// What a call asks of its tenant's account.
-fn ask(prompt: Tokens, api: Api, envelope: &Envelope<'_>, deployment: &Deployment) -> Ask {
-    let answers = envelope.answers();
-    let named = envelope.named_cap(cap_keys(api, deployment));
-    let most = match api {
-        Api::Embeddings => Tokens::ZERO,
-        Api::Completions if named.is_none() => COMPLETION_DEFAULT,
-        Api::ChatCompletions | Api::Completions | Api::Responses => deployment.most_output,
-    };
-    Ask {
-        prompt,
-        answers,
-        output_named: named.map(|(_, tokens)| Tokens::new(tokens).saturating_mul(answers)),
-        output_most: most.saturating_mul(answers),
-        prices: deployment.prices,
+/// A limit on an answer that leaves room for the prompt in the model's window. Azure refuses a limit that does not.
+async fn within_window(call: &mut Call, limit: Tokens, api: Api, body: &Bytes) -> Tokens {
+    let Some(window) = call.deployment.facts.context_window else { return limit };
+    if limit > window.saturating_sub(call.prompt) && !call.estimated {
+        // The bytes of a prompt say too little here.
+        let estimate = estimate(api, &call.deployment, body).await;
+        call.estimate(estimate.tokens);
     }
-}
-
-/// What has to be changed in a body for it to be metered, and under a strict ceiling to be held to its budget.
-fn edits(api: Api, envelope: &Envelope<'_>, deployment: &Deployment, grant: &Grant) -> Vec<Edit> {
-    let mut edits = Vec::new();
-    if envelope.stream && api.usage_is_optional() {
-        edits.extend(Edit::include_usage(envelope));
-    }
-    if let Some(output) = grant.output {
-        let keys = cap_keys(api, deployment);
-        edits.extend(Edit::cap(envelope, keys, output.get() / envelope.answers()));
-    }
-    edits
-}
-
-/// The fields that limit an answer's tokens, first the one that the gateway limits it with.
-const fn cap_keys(api: Api, deployment: &Deployment) -> &'static [CapKey] {
-    match api {
-        Api::Embeddings => &[],
-        Api::Completions => &[CapKey::MaxTokens],
-        Api::Responses => &[CapKey::MaxOutputTokens],
-        // Models that reason know no other field; the others know both, in every API version that streams usage.
-        Api::ChatCompletions if deployment.reasoning => &[CapKey::MaxCompletionTokens, CapKey::MaxTokens],
-        Api::ChatCompletions => &[CapKey::MaxTokens, CapKey::MaxCompletionTokens],
-    }
-}
-
-/// Refuses what escapes metering: under any ceiling what is answered elsewhere, under a strict one also what is billed
-/// for more than the request shows. And where money is counted what costs more than the prices say.
-fn refuse_unmeterable(envelope: &Envelope<'_>, limits: &Limits) -> Result<(), Refusal> {
-    let counts_money = limits.quotas.iter().any(|quota| matches!(quota, Quota::Spend { .. }));
-    if envelope.is_dearer && counts_money {
-        return Err(Refusal::InvalidRequest(
-            "this `service_tier` has a price of its own, which a budget in dollars cannot count".to_owned(),
-        ));
-    }
-    let problem = match (envelope.unmeterable, limits.ceiling) {
-        (None, _) | (Some(Unmeterable::StoredInput(_) | Unmeterable::HostedTool), Ceiling::Soft) => {
-            return Ok(());
-        }
-        (Some(Unmeterable::Background), _) => {
-            "`background` responses cannot be metered: their answer does not pass through here".to_owned()
-        }
-        (Some(Unmeterable::StoredInput(field)), Ceiling::Strict) => {
-            return Err(stored_input(&format!("`{field}`")));
-        }
-        (Some(Unmeterable::HostedTool), Ceiling::Strict) => {
-            "only tools of type `function` and `custom` are metered; others spend upstream".to_owned()
-        }
-    };
-    Err(Refusal::InvalidRequest(problem))
-}
-
-fn stored_input(what: &str) -> Refusal {
-    Refusal::InvalidRequest(format!(
-        "{what} brings in input that is not in the request, which a strict budget cannot hold"
-    ))
+    limit.min(window.saturating_sub(call.prompt)).max(LEAST_LIMIT)
 }
 
 /// The tokens of a prompt. A long one is counted where it blocks nobody.
 pub(crate) async fn estimate(api: Api, deployment: &Deployment, body: &Bytes) -> Estimate {
     if body.len() <= SHORT_PROMPT {
-        return tokens::estimate_prompt(api, &deployment.model, body);
+        return tokens::estimate_prompt(api, &deployment.facts, body);
     }
-    let (model, bytes) = (deployment.model.clone(), body.clone());
+    let (model, bytes) = (deployment.facts, body.clone());
     let counting = tokio::task::spawn_blocking(move || tokens::estimate_prompt(api, &model, &bytes));
     // It can only fail by a panic in the counting, and then the bytes are a bound.
     let bound = Estimate { tokens: Tokens::from_bytes(body.len()), basis: Basis::Bound };

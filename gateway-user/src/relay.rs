@@ -51,7 +51,10 @@ pub(crate) struct Source {
     pub(crate) connection: Box<Connection>,
     /// Where the connection leads: its place in the pool.
     pub(crate) authority: Arc<str>,
+    /// Between two pieces of the response.
     pub(crate) idle_timeout: Duration,
+    /// How long the caller may take none of it.
+    pub(crate) stall_timeout: Duration,
 }
 
 /// How a response's usage is read.
@@ -164,7 +167,7 @@ impl Relay {
     fn has_stalled(&self, now: Instant) -> bool {
         let Some(source) = &self.source else { return false };
         let revoked = self.call.tenant.is_revoked(self.call.slot);
-        let limit = if revoked { LOOK_AFTER } else { source.idle_timeout };
+        let limit = if revoked { LOOK_AFTER } else { source.stall_timeout };
         !self.awaited && now.saturating_duration_since(self.last_arrival) >= limit
     }
 

@@ -6,6 +6,7 @@ pub mod forward;
 pub mod query;
 pub mod route;
 pub mod splice;
+mod tools;
 
 pub use envelope::{Envelope, EnvelopeError};
 pub use route::Route;

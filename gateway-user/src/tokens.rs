@@ -18,6 +18,6 @@ mod raw;
 mod tools;
 
 pub use bound::byte_bound;
-pub use encoding::{Encoding, count_text, preload};
+pub use encoding::{count_text, preload};
 pub use estimate::{Basis, Estimate, estimate_prompt};
 pub use output::OutputCounter;

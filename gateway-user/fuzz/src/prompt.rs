@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use gateway_user::api::Api;
+use gateway_user::model::Model;
 use gateway_user::names::ModelName;
 use gateway_user::tokens::{byte_bound, estimate_prompt};
 
@@ -14,6 +15,7 @@ pub(crate) fn run(data: &[u8]) {
     let choice = usize::from(how);
     let (Some(api), Some(model)) = (APIS.get(choice % 4), MODELS.get(choice / 4 % 4)) else { return };
     let Ok(model) = ModelName::new(model) else { return };
+    let model = Model::of(&model);
     // Above that, the bytes are an image's.
     if how & 0x80 == 0 {
         let estimate = estimate_prompt(*api, &model, rest);

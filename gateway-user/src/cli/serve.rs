@@ -26,8 +26,7 @@ use crate::reload::{Reloader, WatchError};
 use crate::serve::{self, ServeError, Server, Tls, descriptors};
 use crate::store::{Store, StoreError, Writer};
 use crate::tls::TlsError;
-use crate::tokens::{self, Encoding};
-use crate::{admin, logging, tls};
+use crate::{admin, logging, tls, tokens};
 
 /// What `serve` is told.
 #[derive(Debug, Args)]
@@ -223,7 +222,7 @@ fn told_to_stop(gateway: Arc<Gateway>) -> io::Result<impl Future<Output = ()>> {
 fn preload(loaded: &Loaded) {
     let started = Instant::now();
     let mut encodings: Vec<_> =
-        loaded.config.deployments.values().map(|deployment| Encoding::of(&deployment.model)).collect();
+        loaded.config.deployments.values().map(|deployment| deployment.facts.encoding).collect();
     encodings.dedup();
     tokens::preload(&encodings);
     let took: Duration = started.elapsed();

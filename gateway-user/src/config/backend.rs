@@ -47,10 +47,10 @@ pub struct Backend {
     pub priority: u32,
     /// Its share among those of equal priority.
     pub weight: NonZeroU32,
-    /// From the last byte of the request to the first byte of the response.
-    pub timeout: Duration,
-    /// Between one chunk of a stream and the next.
-    pub stream_idle_timeout: Duration,
+    /// From the start of the request to the first byte of the response; by model where it is not configured.
+    pub timeout: Option<Duration>,
+    /// Between one chunk of a stream and the next; by model where it is not configured.
+    pub stream_idle_timeout: Option<Duration>,
     /// From the first packet to the end of the TLS handshake.
     pub connect_timeout: Duration,
 }
@@ -87,9 +87,8 @@ impl Backend {
         let scope = section.optional("scope", value::printable);
         let priority = section.or("priority", DEFAULT_PRIORITY, value::count32).get();
         let weight = section.or("weight", DEFAULT_WEIGHT, value::count32);
-        let timeout = section.or("timeout", DEFAULT_TIMEOUT, value::duration);
-        let stream_idle_timeout =
-            section.or("stream_idle_timeout", DEFAULT_STREAM_IDLE_TIMEOUT, value::duration);
+        let timeout = section.optional("timeout", value::duration);
+        let stream_idle_timeout = section.optional("stream_idle_timeout", value::duration);
         let connect_timeout = section.or("connect_timeout", DEFAULT_CONNECT_TIMEOUT, value::duration);
         Ok(Self {
             name: name?,
@@ -124,7 +123,4 @@ impl Identity {
 const DEFAULT_SCOPE: &str = "https://cognitiveservices.azure.com/.default";
 const DEFAULT_PRIORITY: NonZeroU32 = NonZeroU32::MIN;
 const DEFAULT_WEIGHT: NonZeroU32 = NonZeroU32::MIN;
-/// Long enough for a model that reasons before it says anything.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
-const DEFAULT_STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

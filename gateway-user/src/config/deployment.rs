@@ -1,25 +1,28 @@
 //! `[deployments.NAME]` and `[prices."MODEL"]`: what callers can name, and what it costs.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 
 use super::document::{Reported, Section};
 use super::error::{Problem, nearest};
 use super::value;
+use crate::model::Model;
 use crate::names::{BackendName, DeploymentName, ModelName};
-use crate::units::Prices;
+use crate::units::{Prices, Tokens};
 
 /// One of `[deployments]`: an Azure OpenAI deployment that callers may name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deployment {
     /// The model behind it; it decides encoding and price.
     pub model: ModelName,
+    /// Whether the table of models has it.
+    pub is_known: bool,
+    /// What is known of the model: the table of models, and what the file says in its place.
+    pub facts: Model,
     /// What its model costs, where `[prices]` lists it.
     pub prices: Option<Prices>,
-    /// Whether its model spends output tokens on reasoning that never appears on the wire.
-    pub reasoning: bool,
-    /// The most output tokens that one answer of this model can hold, where that is known.
-    pub max_output_tokens: Option<NonZeroU64>,
+    /// The most tokens that upstream writes of one answer in a second: what passes may be so far behind what was written.
+    pub max_tokens_per_second: NonZeroU32,
     /// The backends that have it, in the order of `[[backends]]`; at least one, all of them where none are named.
     pub backends: Vec<BackendName>,
 }
@@ -61,7 +64,11 @@ impl Deployment {
     ) -> Result<Self, Reported> {
         let model = section.required("model", |model| Ok(ModelName::new(value::text(model)?)?));
         let reasoning = section.optional("reasoning", value::boolean);
-        let max_output_tokens = section.optional("max_output_tokens", value::count64);
+        let tokens = |count: NonZeroU64| Tokens::new(count.get());
+        let max_output = section.optional("max_output_tokens", value::count64).map(tokens);
+        let context_window = section.optional("context_window", value::count64).map(tokens);
+        let max_tokens_per_second =
+            section.or("max_tokens_per_second", DEFAULT_MAX_TOKENS_PER_SECOND, value::count32);
         let backends = section.entries("backends", |name| {
             let name = value::text(name)?;
             declared.iter().find(|backend| backend.as_str() == name).ok_or_else(|| Problem::NoSuch {
@@ -71,10 +78,18 @@ impl Deployment {
             })
         });
         let model = model?;
+        let known = Model::find(&model);
+        let listed = known.unwrap_or(Model::UNKNOWN);
         Ok(Self {
+            is_known: known.is_some(),
+            facts: Model {
+                reasons: reasoning.unwrap_or(listed.reasons),
+                max_output: max_output.or(listed.max_output),
+                context_window: context_window.or(listed.context_window),
+                ..listed
+            },
             prices: prices.get(&model).copied(),
-            reasoning: reasoning.unwrap_or_else(|| reasons(model.as_str())),
-            max_output_tokens,
+            max_tokens_per_second,
             backends: declared
                 .iter()
                 .filter(|name| backends.as_ref().is_none_or(|backends| backends.contains(name)))
@@ -99,26 +114,6 @@ pub(super) fn read_prices(root: &mut Section<'_>) -> BTreeMap<ModelName, Prices>
     all.into_iter().collect()
 }
 
-/// Whether a model is of a family that reasons: the o series, and GPT-5 but for its chat variant.
-fn reasons(model: &str) -> bool {
-    REASONING.iter().any(|family| {
-        model.strip_prefix(family).is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '.']))
-    }) && !model.starts_with("gpt-5-chat")
-}
-
-const REASONING: [&str; 4] = ["o1", "o3", "o4", "gpt-5"];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_families_that_reason_are_known() {
-        for model in ["o1", "o1-mini", "o3-pro", "o4-mini", "gpt-5", "gpt-5-nano", "gpt-5.1"] {
-            assert!(reasons(model), "{model}");
-        }
-        for model in ["gpt-4o", "gpt-4.1", "o10", "gpt-5-chat", "gpt-50", "text-embedding-3-small"] {
-            assert!(!reasons(model), "{model}");
-        }
-    }
-}
+/// The fastest that a model on Azure was seen to write one answer, with room to spare: the fastest published measurements of
+/// small models are below 250 tokens a second.
+const DEFAULT_MAX_TOKENS_PER_SECOND: NonZeroU32 = NonZeroU32::MIN.saturating_add(399);

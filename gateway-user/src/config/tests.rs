@@ -48,8 +48,8 @@ fn the_example_shows_what_it_says() {
     assert_eq!(config.warnings(), []);
     assert_eq!(config.backends.len(), 2);
     assert_eq!(config.deployments["reasoner"].backends, [BackendName::new("eastus2").unwrap()]);
-    assert!(config.deployments["reasoner"].reasoning);
-    assert!(!config.deployments["chat"].reasoning);
+    assert!(config.deployments["reasoner"].facts.reasons);
+    assert!(!config.deployments["chat"].facts.reasons);
     assert_eq!(config.prices["gpt-4o-mini"].cached_input, TokenPrice::from_pico_dollars(75_000));
     let tier = &config.tiers["default"];
     assert_eq!(tier.limits.tokens_per_minute.unwrap().get(), 20_000);

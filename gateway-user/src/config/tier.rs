@@ -19,6 +19,8 @@ pub struct Tier {
     pub limits: Limits,
     /// What its tenants may call.
     pub deployments: AllowedDeployments,
+    /// Whether, under a soft ceiling, its tenants may name ids of what Azure keeps for all tenants of its account together.
+    pub stored_state: bool,
 }
 
 /// Which deployments a tier's tenants may call.
@@ -77,7 +79,8 @@ impl Tier {
                 value::choice(&[("strict", Ceiling::Strict), ("soft", Ceiling::Soft)]),
             ),
         };
-        Self { limits, deployments }
+        let stored_state = section.or("stored_state", false, value::boolean);
+        Self { limits, deployments, stored_state }
     }
 }
 

@@ -16,6 +16,18 @@ pub enum Warning {
         /// Its model.
         model: ModelName,
     },
+    /// A model whose limits nobody knows.
+    #[error(
+        "deployments.{deployment}: model `{model}` is not in the table of models: it is taken to reason, and without \
+         `max_output_tokens` a strict budget refuses calls that name no limit; add `max_output_tokens`, and \
+         `reasoning = false` where it does not reason"
+    )]
+    UnknownModel {
+        /// The deployment.
+        deployment: DeploymentName,
+        /// Its model.
+        model: ModelName,
+    },
     /// A tier whose tenants can spend without end.
     #[error("tiers.{0}: limits neither tokens nor dollars, so that its tenants can spend without end")]
     NoBudget(TierName),
@@ -33,10 +45,15 @@ impl Config {
             deployment: name.clone(),
             model: deployment.model.clone(),
         });
+        let unknown = self.deployments.iter().filter(|(_, deployment)| !deployment.is_known);
+        let unknown = unknown.map(|(name, deployment)| Warning::UnknownModel {
+            deployment: name.clone(),
+            model: deployment.model.clone(),
+        });
         let unlimited = self.tiers.iter().filter(|(_, tier)| is_unlimited(tier));
         let unlimited = unlimited.map(|(name, _)| Warning::NoBudget(name.clone()));
         let without = (self.identity.source == IdentitySource::None).then_some(Warning::NoIdentity);
-        unpriced.chain(unlimited).chain(without).collect()
+        unpriced.chain(unknown).chain(unlimited).chain(without).collect()
     }
 }
 

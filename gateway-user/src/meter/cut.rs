@@ -98,7 +98,7 @@ fn error(cut: &Cut<'_>) -> Value {
 mod tests {
     use super::*;
     use crate::meter::stream::StreamMeter;
-    use crate::tokens::Encoding;
+    use crate::model::Encoding;
     use crate::units::Tokens;
 
     #[test]

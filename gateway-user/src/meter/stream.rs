@@ -12,7 +12,8 @@ use super::framing::{Framing, Line};
 use super::json::UsageScanner;
 use super::usage::Usage;
 use crate::api::Api;
-use crate::tokens::{Encoding, OutputCounter};
+use crate::model::Encoding;
+use crate::tokens::OutputCounter;
 use crate::units::Tokens;
 use wire::{Chunk, Delta, ResponseEvent, Text};
 

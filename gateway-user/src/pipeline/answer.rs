@@ -149,7 +149,7 @@ pub(super) async fn relay(
 fn stream(session: &Arc<Session>, call: Call, source: Source, manner: &Manner) -> Relay {
     let meter = Meter::Stream {
         api: manner.api,
-        meter: Box::new(StreamMeter::new(manner.api, call.deployment.encoding)),
+        meter: Box::new(StreamMeter::new(manner.api, call.deployment.facts.encoding)),
         hider: manner.hide_usage.then(|| Box::new(UsageHider::default())),
         spent: Tokens::ZERO,
     };

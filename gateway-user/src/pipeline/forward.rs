@@ -124,14 +124,16 @@ async fn exchange(
         let sending = connection.send(request);
         let tenant = Arc::clone(&call.tenant);
         let slot = call.slot;
+        let timeout = backend.timeout(&call.deployment.facts);
         let head = wait_for_head(call, sending, prompt);
-        let (refusal, settlement) = match wait::for_upstream(&tenant, slot, backend.timeout, head).await {
+        let (refusal, settlement) = match wait::for_upstream(&tenant, slot, timeout, head).await {
             Ok(Ok(response)) => {
                 call.answering(response.status());
                 let source = Source {
                     connection,
                     authority: Arc::clone(&backend.authority),
-                    idle_timeout: backend.idle_timeout,
+                    idle_timeout: backend.idle_timeout(&call.deployment.facts),
+                    stall_timeout: backend.stall_timeout(),
                 };
                 return Ok(Received { response, source });
             }

@@ -11,11 +11,13 @@ use std::ops::Range;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::tools;
+
 /// What a body asks for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Envelope<'a> {
-    /// `model`.
-    pub model: Option<Cow<'a, str>>,
+    /// `model`, where it is there.
+    pub model: Option<ModelField<'a>>,
     /// Whether the answer is to be streamed.
     pub stream: bool,
     /// `stream_options`.
@@ -34,6 +36,15 @@ pub struct Envelope<'a> {
     pub fields_start: usize,
     /// Whether the body has no field at all.
     pub is_empty: bool,
+}
+
+/// A body's `model`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelField<'a> {
+    /// The name; nothing where the value is no string.
+    pub name: Option<Cow<'a, str>>,
+    /// Where the value stands in the body.
+    pub value: Range<usize>,
 }
 
 /// The name of a field that limits the output.
@@ -78,15 +89,18 @@ pub enum StreamOptions {
 }
 
 /// What in a body escapes metering.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unmeterable {
     /// `background: true`: the answer is fetched later, by a route that does not exist.
     Background,
-    /// `previous_response_id`, `conversation`, a stored `prompt`, or what upstream searches for the answer: input that is
-    /// not in the request.
+    /// `previous_response_id` or `conversation`: input that upstream keeps for the account, whichever tenant it is of.
+    StoredState(&'static str),
+    /// A stored `prompt`, or what upstream searches for the answer: input that is not in the request.
     StoredInput(&'static str),
-    /// A tool that runs upstream, and spends there.
-    HostedTool,
+    /// A tool of this type that runs upstream, and spends there, or may.
+    HostedTool(String),
+    /// `multi_agent` or `context_management`: upstream makes calls of its own for this one.
+    OwnCalls(&'static str),
 }
 
 /// Why a body is refused.
@@ -101,7 +115,7 @@ pub enum EnvelopeError {
     /// A field that the gateway acts on occurs twice.
     #[error("the field `{0}` occurs more than once")]
     Duplicate(&'static str),
-    /// A field's name differs only in case from one that the gateway acts on.
+    /// A field's name differs only in case, or in letters that fold to the same, from one that the gateway acts on.
     #[error("the field `{found}` must be written `{expected}`")]
     Case {
         /// As written.
@@ -195,7 +209,11 @@ impl<'a> Envelope<'a> {
     fn take(&mut self, key: &'static str, value: &'a RawValue, body: &[u8]) -> Result<(), EnvelopeError> {
         let range = range_in(body, value.get());
         match key {
-            "model" => self.model = Some(parsed(key, value, "a string")?),
+            "model" => {
+                let name =
+                    value.get().starts_with('"').then(|| parsed(key, value, "a string")).transpose()?;
+                self.model = Some(ModelField { name, value: range });
+            }
             "stream" => self.stream = parsed::<Option<bool>>(key, value, "true or false")?.unwrap_or(false),
             "stream_options" => self.stream_options = stream_options(value, range)?,
             "n" | "best_of" => {
@@ -207,21 +225,21 @@ impl<'a> Envelope<'a> {
                     self.unmeterable = Some(Unmeterable::Background);
                 }
             }
-            "previous_response_id"
-            | "conversation"
-            | "data_sources"
-            | "dataSources"
-            | "web_search_options" => self.stored_input(key, value),
+            "previous_response_id" | "conversation" => self.escapes(value, Unmeterable::StoredState(key)),
+            "data_sources" | "dataSources" | "web_search_options" => {
+                self.escapes(value, Unmeterable::StoredInput(key));
+            }
+            "multi_agent" | "context_management" => self.escapes(value, Unmeterable::OwnCalls(key)),
             "prompt" => {
                 // A stored template of the Responses API is an object; a prompt of completions never is.
                 if value.get().starts_with('{') {
-                    self.stored_input(key, value);
+                    self.escapes(value, Unmeterable::StoredInput(key));
                 }
                 self.prompts = prompts(value);
             }
             "input" => {
                 if names_stored_item(value)? {
-                    self.stored_input(key, value);
+                    self.escapes(value, Unmeterable::StoredState(key));
                 }
             }
             "service_tier" => {
@@ -229,8 +247,8 @@ impl<'a> Envelope<'a> {
                 self.is_dearer = tier.is_some_and(|tier| !matches!(&*tier, "auto" | "default" | "flex"));
             }
             "tools" => {
-                if has_hosted_tool(value)? && self.unmeterable.is_none() {
-                    self.unmeterable = Some(Unmeterable::HostedTool);
+                if let Some(kind) = hosted_tool(value)? {
+                    self.escapes(value, Unmeterable::HostedTool(kind));
                 }
             }
             _ => {
@@ -243,15 +261,23 @@ impl<'a> Envelope<'a> {
         Ok(())
     }
 
-    fn stored_input(&mut self, key: &'static str, value: &RawValue) {
-        if value.get() != "null" && self.unmeterable.is_none() {
-            self.unmeterable = Some(Unmeterable::StoredInput(key));
+    /// Notes that a value escapes metering. State with an owner goes before the rest, because it is refused to more tenants.
+    fn escapes(&mut self, value: &RawValue, how: Unmeterable) {
+        let replaces = match &self.unmeterable {
+            None => true,
+            Some(Unmeterable::Background | Unmeterable::StoredState(_)) => false,
+            Some(Unmeterable::StoredInput(_) | Unmeterable::HostedTool(_) | Unmeterable::OwnCalls(_)) => {
+                matches!(how, Unmeterable::StoredState(_))
+            }
+        };
+        if value.get() != "null" && replaces {
+            self.unmeterable = Some(how);
         }
     }
 }
 
 /// The fields that the gateway acts on.
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 20] = [
     "model",
     "stream",
     "stream_options",
@@ -270,6 +296,8 @@ const KEYS: [&str; 18] = [
     "web_search_options",
     "input",
     "service_tier",
+    "multi_agent",
+    "context_management",
 ];
 
 /// A body's fields: those that the gateway acts on, in their order, and the first whose name is ambiguous.
@@ -300,7 +328,8 @@ impl<'de> Deserialize<'de> for Fields<'de> {
                         continue;
                     }
                     map.next_value::<IgnoredAny>()?;
-                    if let Some(expected) = KEYS.iter().find(|known| known.eq_ignore_ascii_case(&key)) {
+                    let folded = folded(&key);
+                    if let Some(expected) = KEYS.iter().find(|known| known.eq_ignore_ascii_case(&folded)) {
                         fields
                             .ambiguous
                             .get_or_insert_with(|| EnvelopeError::Case { found: key.into_owned(), expected });
@@ -339,6 +368,15 @@ impl<'de> Deserialize<'de> for Key<'de> {
 
         deserializer.deserialize_str(KeyVisitor)
     }
+}
+
+/// A name as parsers read it that take letters of either case for the same: beyond ASCII, `K` (the Kelvin sign) is a `k`, and
+/// `ſ` an `s`.
+fn folded<'a>(key: &'a Cow<'_, str>) -> Cow<'a, str> {
+    if key.is_ascii() {
+        return Cow::Borrowed(key);
+    }
+    Cow::Owned(key.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect())
 }
 
 fn stream_options(value: &RawValue, range: Range<usize>) -> Result<StreamOptions, EnvelopeError> {
@@ -435,18 +473,10 @@ fn names_stored_item(input: &RawValue) -> Result<bool, EnvelopeError> {
     Ok(false)
 }
 
-/// Whether any tool is of a kind that upstream runs itself. Functions and custom tools run at the caller's. A list that
-/// another parser may read differently is an error: a `type` given twice would hide such a tool.
-fn has_hosted_tool(tools: &RawValue) -> Result<bool, EnvelopeError> {
-    #[derive(serde::Deserialize)]
-    struct Tool<'a> {
-        #[serde(borrow, rename = "type")]
-        kind: Option<Cow<'a, str>>,
-    }
-    let tools: Option<Vec<Tool<'_>>> = parsed("tools", tools, "a list of objects with one `type` each")?;
-    let hosted =
-        |tool: &Tool<'_>| tool.kind.as_deref().is_some_and(|kind| !matches!(kind, "function" | "custom"));
-    Ok(tools.is_some_and(|tools| tools.iter().any(hosted)))
+/// The type of the first tool that upstream runs itself, or may.
+fn hosted_tool(value: &RawValue) -> Result<Option<String>, EnvelopeError> {
+    let wrong = EnvelopeError::Value { key: "tools", expected: "a list of objects with one `type` each" };
+    tools::hosted(value).map_err(|_syntax| wrong)
 }
 
 fn parsed<'a, T: Deserialize<'a>>(

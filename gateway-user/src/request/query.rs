@@ -21,6 +21,12 @@ pub fn deployments(query: &str) -> impl Iterator<Item = Cow<'_, str>> {
         .map(|(_, value)| value)
 }
 
+/// The lowest of the API versions that the query names.
+#[must_use]
+pub fn api_version(query: &str) -> Option<Cow<'_, str>> {
+    pairs(query).filter(|(key, _)| key.eq_ignore_ascii_case("api-version")).map(|(_, value)| value).min()
+}
+
 /// The query without keys, otherwise as it was written; borrowed where there was none.
 #[must_use]
 pub fn without_keys(query: &str) -> Cow<'_, str> {

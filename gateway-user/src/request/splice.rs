@@ -5,6 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::envelope::{CapKey, Envelope, StreamOptions};
+use crate::names::DeploymentName;
 
 /// What takes the place of a part of a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +44,17 @@ impl Edit {
                 Some(Self { at: value.clone(), with: Bytes::from_static(b"true") })
             }
         }
+    }
+
+    /// Makes the body's `model` name a deployment; `None` where it has none or names it already.
+    #[must_use]
+    pub fn model(envelope: &Envelope<'_>, deployment: &DeploymentName) -> Option<Self> {
+        let model = envelope.model.as_ref()?;
+        (model.name.as_deref() != Some(deployment.as_str())).then(|| Self {
+            at: model.value.clone(),
+            // A deployment's name has no character that JSON escapes.
+            with: Bytes::from(format!("\"{deployment}\"")),
+        })
     }
 
     /// Limits each answer to `tokens`: in the one of `keys`, those that the API knows, that the caller limited it with, else

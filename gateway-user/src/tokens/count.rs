@@ -2,11 +2,10 @@
 
 use serde_json::value::RawValue;
 
-use super::encoding::{Encoding, count_text};
+use super::encoding::count_text;
 use super::estimate::Basis;
-use super::image::ImageRule;
 use super::raw;
-use crate::names::ModelName;
+use crate::model::{Encoding, ImageRule, Model};
 use crate::units::Tokens;
 
 /// Adds up a prompt. The model's rules are fixed; the sum and what it rests on grow.
@@ -20,10 +19,10 @@ pub(super) struct Count {
 }
 
 impl Count {
-    pub(super) fn new(model: &ModelName) -> Self {
+    pub(super) fn new(model: &Model) -> Self {
         Self {
-            encoding: Encoding::of(model),
-            images: ImageRule::of(model),
+            encoding: model.encoding,
+            images: model.images,
             total: Tokens::ZERO,
             basis: Basis::Counted,
             whole: true,

@@ -5,51 +5,20 @@ use std::sync::LazyLock;
 
 use tiktoken_rs::CoreBPE;
 
-use crate::names::ModelName;
+use crate::model::Encoding;
 use crate::units::Tokens;
 
-/// How a family of models cuts text into tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Encoding {
-    /// `o200k_base`: GPT-4o and everything since, and every model not known here.
-    O200k,
-    /// `cl100k_base`: GPT-4, GPT-3.5 and the embedding models.
-    Cl100k,
-}
-
-impl Encoding {
-    /// The encoding of a model, by the beginning of its name as in tiktoken's `model.py`.
-    #[must_use]
-    pub fn of(model: &ModelName) -> Self {
-        // In order: GPT-4's name begins those of its successors.
-        const BY_PREFIX: [(&str, Encoding); 8] = [
-            ("gpt-4o", Encoding::O200k),
-            ("gpt-4.", Encoding::O200k),
-            ("gpt-4", Encoding::Cl100k),
-            ("gpt-3.5", Encoding::Cl100k),
-            ("gpt-35", Encoding::Cl100k),
-            ("text-embedding-", Encoding::Cl100k),
-            ("davinci-002", Encoding::Cl100k),
-            ("babbage-002", Encoding::Cl100k),
-        ];
-        BY_PREFIX
-            .iter()
-            .find(|(prefix, _)| begins(model, prefix))
-            .map_or(Self::O200k, |(_, encoding)| *encoding)
-    }
-
-    fn encoder(self) -> &'static CoreBPE {
-        match self {
-            Self::O200k => tiktoken_rs::o200k_base_singleton(),
-            Self::Cl100k => tiktoken_rs::cl100k_base_singleton(),
-        }
+fn encoder(encoding: Encoding) -> &'static CoreBPE {
+    match encoding {
+        Encoding::O200k => tiktoken_rs::o200k_base_singleton(),
+        Encoding::Cl100k => tiktoken_rs::cl100k_base_singleton(),
     }
 }
 
 /// Loads encoders, so that no call waits for one. It takes a good part of a second: not for an async worker.
 pub fn preload(encodings: &[Encoding]) {
     for encoding in encodings {
-        encoding.encoder();
+        encoder(*encoding);
     }
 }
 
@@ -60,7 +29,7 @@ pub fn preload(encodings: &[Encoding]) {
 /// count; text without spaces is cut between characters, which adds at most two tokens a piece, one in a thousand.
 #[must_use]
 pub fn count_text(encoding: Encoding, text: &str) -> Tokens {
-    let encoder = encoding.encoder();
+    let encoder = encoder(encoding);
     let mut rest = text;
     let mut total = Tokens::ZERO;
     while !rest.is_empty() {
@@ -86,15 +55,6 @@ pub(super) fn piece_end(text: &str, limit: usize) -> usize {
         .map_or_else(|| text.floor_char_boundary(limit), |last| last + 1)
 }
 
-/// Whether a model's name begins with `prefix`, in whatever case.
-pub(super) fn begins(model: &ModelName, prefix: &str) -> bool {
-    model
-        .as_str()
-        .as_bytes()
-        .get(..prefix.len())
-        .is_some_and(|head| head.eq_ignore_ascii_case(prefix.as_bytes()))
-}
-
 fn count_piece(encoder: &CoreBPE, piece: &str) -> Tokens {
     static NO_SPECIAL_TOKENS: LazyLock<HashSet<&str>> = LazyLock::new(HashSet::new);
     // `encode_ordinary` panics where `encode` returns an error: when the pattern backtracks too often.
@@ -111,38 +71,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn a_model_has_the_encoding_of_its_family() {
-        for name in [
-            "gpt-4o",
-            "gpt-4o-mini",
-            "GPT-4o",
-            "gpt-4.1-nano",
-            "gpt-4.5-preview",
-            "gpt-5",
-            "gpt-5.2-codex",
-            "o1",
-            "o3-mini",
-            "o4-mini",
-            "gpt-oss-120b",
-            "chatgpt-4o-latest",
-            "someone-elses",
-        ] {
-            assert_eq!(Encoding::of(&ModelName::new(name).unwrap()), Encoding::O200k, "{name}");
-        }
-        for name in [
-            "gpt-4",
-            "gpt-4-32k",
-            "gpt-4-turbo-2024-04-09",
-            "gpt-35-turbo-16k",
-            "gpt-3.5-turbo",
-            "text-embedding-3-large",
-            "text-embedding-ada-002",
-        ] {
-            assert_eq!(Encoding::of(&ModelName::new(name).unwrap()), Encoding::Cl100k, "{name}");
-        }
-    }
 
     #[test]
     fn texts_have_their_published_counts() {
@@ -201,7 +129,7 @@ mod tests {
     fn cutting_prose_changes_no_count() {
         let prose = "It was a bright cold day in April, and the clocks were striking thirteen. ".repeat(400);
         for encoding in [Encoding::O200k, Encoding::Cl100k] {
-            let whole = encoding.encoder().encode_ordinary(&prose).len();
+            let whole = encoder(encoding).encode_ordinary(&prose).len();
             assert_eq!(count_text(encoding, &prose), Tokens::from_bytes(whole));
         }
     }
@@ -210,7 +138,7 @@ mod tests {
     fn cutting_text_without_spaces_adds_little() {
         let text = "東京特許許可局長今日急遽許可却下".repeat(1000);
         for encoding in [Encoding::O200k, Encoding::Cl100k] {
-            let whole = u64::try_from(encoding.encoder().encode_ordinary(&text).len()).unwrap();
+            let whole = u64::try_from(encoder(encoding).encode_ordinary(&text).len()).unwrap();
             let cut = count_text(encoding, &text).get();
             assert!(cut.abs_diff(whole) * 500 <= whole, "{cut} against {whole}");
         }
@@ -236,7 +164,7 @@ mod tests {
         #[test]
         fn words_are_never_cut(text in "([a-zA-Z0-9'.,;:-]{1,9}( |  | \\n)){40,120}") {
             for encoding in [Encoding::O200k, Encoding::Cl100k] {
-                let encoder = encoding.encoder();
+                let encoder = encoder(encoding);
                 let (mut rest, mut total) = (text.as_str(), 0);
                 while !rest.is_empty() {
                     let (piece, after) = rest.split_at(piece_end(rest, 64));

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 use super::count::Count;
 use super::{messages, raw, tools};
 use crate::api::Api;
-use crate::names::ModelName;
+use crate::model::Model;
 use crate::units::Tokens;
 
 /// What a prompt will cost.
@@ -49,7 +49,7 @@ pub enum Basis {
 /// Never fails: what cannot be read counts as its bytes, of which no text has fewer than tokens. Takes time in proportion
 /// to the body (see [`count_text`](super::count_text)), so that long bodies belong on a blocking thread.
 #[must_use]
-pub fn estimate_prompt(api: Api, model: &ModelName, body: &[u8]) -> Estimate {
+pub fn estimate_prompt(api: Api, model: &Model, body: &[u8]) -> Estimate {
     let bytes = Tokens::from_bytes(body.len());
     let Some(request) = raw::document(body).filter(|request| raw::is_object(request)) else {
         return Estimate { tokens: bytes, basis: Basis::Bound };

@@ -3,11 +3,10 @@
 
 use serde_json::value::RawValue;
 
-use super::encoding::begins;
 use super::estimate::Basis;
 use super::image_size::Size;
 use super::raw;
-use crate::names::ModelName;
+use crate::model::{ImageRule, Limit};
 use crate::units::Tokens;
 
 /// How closely the model looks.
@@ -31,140 +30,37 @@ impl Detail {
     }
 }
 
-/// How a model turns images into tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ImageRule {
-    /// Squares of 512 pixels, after the image is fitted into 2048 × 2048 and its short side brought down to 768.
-    Tiles {
-        /// For the image at low detail, always added.
-        base: u64,
-        /// For each square.
-        tile: u64,
-    },
-    /// Squares of 32 pixels, as many as a budget allows, times a factor.
-    Patches {
-        /// Hundredths of a token for one square.
-        cost: u64,
-        high: Limit,
-        original: Limit,
-        auto_is_original: bool,
-    },
-}
-
-/// What an image is brought down to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Limit {
-    /// The longest side in pixels.
-    side: u32,
-    patches: u64,
-}
-
-impl ImageRule {
-    /// The rule of a model, by the beginning of its name. A model not known here has the rule of the newest that is.
-    pub(super) fn of(model: &ModelName) -> Self {
-        RULES.iter().find(|(prefix, _)| begins(model, prefix)).map_or(Self::GPT_5_6, |(_, rule)| *rule)
-    }
-
-    /// What one image costs. An image of unknown size costs the most that one can at its detail; where there is no most,
-    /// an allowance.
-    pub(super) fn tokens(self, size: Option<Size>, detail: Detail) -> (Tokens, Basis) {
-        match (self, size) {
-            (Self::Tiles { base, .. }, _) if detail == Detail::Low => (Tokens::new(base), Basis::Counted),
-            (Self::Tiles { base, tile }, Some(size)) => {
-                (Tokens::new(base + tile * tiles(size)), Basis::Counted)
-            }
-            (Self::Tiles { base, tile }, None) => (Tokens::new(base + tile * MOST_TILES), Basis::Bound),
-            (Self::Patches { cost, .. }, Some(size)) => {
-                (patch_tokens(cost, patches(size, self.limit(detail))), Basis::Counted)
-            }
-            (Self::Patches { cost, .. }, None) => {
-                let limit = self.limit(detail);
-                if limit == Limit::NONE {
-                    (patch_tokens(cost, Limit::ORIGINAL.patches), Basis::Allowance)
-                } else {
-                    (patch_tokens(cost, limit.patches), Basis::Bound)
-                }
+/// What one image costs. An image of unknown size costs the most that one can at its detail; where there is no most, an
+/// allowance.
+pub(super) fn tokens(rule: ImageRule, size: Option<Size>, detail: Detail) -> (Tokens, Basis) {
+    match (rule, size) {
+        (ImageRule::Tiles { base, .. }, _) if detail == Detail::Low => (Tokens::new(base), Basis::Counted),
+        (ImageRule::Tiles { base, tile }, Some(size)) => {
+            (Tokens::new(base + tile * tiles(size)), Basis::Counted)
+        }
+        (ImageRule::Tiles { base, tile }, None) => (Tokens::new(base + tile * MOST_TILES), Basis::Bound),
+        (ImageRule::Patches { cost, .. }, Some(size)) => {
+            (patch_tokens(cost, patches(size, limit(rule, detail))), Basis::Counted)
+        }
+        (ImageRule::Patches { cost, .. }, None) => {
+            let limit = limit(rule, detail);
+            if limit == Limit::NONE {
+                (patch_tokens(cost, Limit::ORIGINAL.patches), Basis::Allowance)
+            } else {
+                (patch_tokens(cost, limit.patches), Basis::Bound)
             }
         }
     }
-
-    const fn limit(self, detail: Detail) -> Limit {
-        match (self, detail) {
-            (Self::Patches { original, .. }, Detail::Original)
-            | (Self::Patches { original, auto_is_original: true, .. }, Detail::Auto) => original,
-            (Self::Patches { high, .. }, Detail::High | Detail::Auto) => high,
-            (Self::Patches { .. }, Detail::Low) | (Self::Tiles { .. }, _) => Limit::LOW,
-        }
-    }
-
-    const fn small(cost: u64) -> Self {
-        Self::Patches { cost, high: Limit::SMALL, original: Limit::SMALL, auto_is_original: false }
-    }
-
-    const GPT_5_4: Self = Self::Patches {
-        cost: UNLISTED_COST,
-        high: Limit::HIGH,
-        original: Limit::ORIGINAL,
-        auto_is_original: false,
-    };
-    const GPT_5_5: Self = Self::Patches {
-        cost: UNLISTED_COST,
-        high: Limit::HIGH,
-        original: Limit::ORIGINAL,
-        auto_is_original: true,
-    };
-    const GPT_5_6: Self = Self::Patches {
-        cost: UNLISTED_COST,
-        high: Limit::HIGH,
-        original: Limit::NONE,
-        auto_is_original: true,
-    };
-    const GPT_4O: Self = Self::Tiles { base: 85, tile: 170 };
-    const O1: Self = Self::Tiles { base: 75, tile: 150 };
-    const GPT_5: Self = Self::Tiles { base: 70, tile: 140 };
 }
 
-impl Limit {
-    /// Of low detail: the model sees 512 × 512 pixels.
-    const LOW: Self = Self { side: 512, patches: 256 };
-    const SMALL: Self = Self { side: 2048, patches: 1536 };
-    const HIGH: Self = Self { side: 2048, patches: 2500 };
-    const ORIGINAL: Self = Self { side: 6000, patches: 10_000 };
-    const NONE: Self = Self { side: u32::MAX, patches: u64::MAX };
+const fn limit(rule: ImageRule, detail: Detail) -> Limit {
+    match (rule, detail) {
+        (ImageRule::Patches { original, .. }, Detail::Original)
+        | (ImageRule::Patches { original, auto_is_original: true, .. }, Detail::Auto) => original,
+        (ImageRule::Patches { high, .. }, Detail::High | Detail::Auto) => high,
+        (ImageRule::Patches { .. }, Detail::Low) | (ImageRule::Tiles { .. }, _) => Limit::LOW,
+    }
 }
-
-/// In order: a name that begins another comes after it.
-const RULES: [(&str, ImageRule); 26] = [
-    ("gpt-4o-mini", ImageRule::Tiles { base: 2833, tile: 5667 }),
-    ("gpt-4.1-mini", ImageRule::small(162)),
-    ("gpt-4.1-nano", ImageRule::small(246)),
-    ("gpt-4", ImageRule::GPT_4O),
-    ("chatgpt-4o", ImageRule::GPT_4O),
-    ("gpt-3", ImageRule::GPT_4O), // sees no images: any rule will do
-    ("text-embedding", ImageRule::GPT_4O),
-    ("computer-use", ImageRule::Tiles { base: 65, tile: 129 }),
-    ("o4-mini", ImageRule::small(172)),
-    ("o1", ImageRule::O1),
-    ("o3", ImageRule::O1),
-    ("gpt-5-mini", ImageRule::small(162)),
-    ("gpt-5-nano", ImageRule::small(246)),
-    ("gpt-5-codex-mini", ImageRule::small(UNLISTED_COST)),
-    ("gpt-5-", ImageRule::GPT_5),
-    ("gpt-5.1-codex-mini", ImageRule::small(UNLISTED_COST)),
-    ("gpt-5.1", ImageRule::GPT_5),
-    ("gpt-5.2", ImageRule::small(UNLISTED_COST)),
-    ("gpt-5.3", ImageRule::small(UNLISTED_COST)),
-    ("gpt-5.4-mini", ImageRule::small(162)),
-    ("gpt-5.4-nano", ImageRule::small(246)),
-    ("gpt-5.4", ImageRule::GPT_5_4),
-    ("gpt-5.5", ImageRule::GPT_5_5),
-    ("gpt-5.", ImageRule::GPT_5_6),
-    ("gpt-5", ImageRule::GPT_5),
-    ("gpt-oss", ImageRule::GPT_4O),
-];
-
-/// The guide lists no factor for these models; bills show 1.2 tokens a patch.
-const UNLISTED_COST: u64 = 120;
 
 /// 768 × 2048 pixels.
 const MOST_TILES: u64 = 8;
@@ -213,16 +109,22 @@ fn ratio(most: u32, side: u32) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Model;
+    use crate::names::ModelName;
+
+    fn rule(model: &str) -> ImageRule {
+        Model::of(&ModelName::new(model).unwrap()).images
+    }
 
     fn tokens(model: &str, size: (u32, u32), detail: Detail) -> u64 {
-        let rule = ImageRule::of(&ModelName::new(model).unwrap());
-        let (tokens, basis) = rule.tokens(Some(Size { width: size.0, height: size.1 }), detail);
+        let (tokens, basis) =
+            super::tokens(rule(model), Some(Size { width: size.0, height: size.1 }), detail);
         assert_eq!(basis, Basis::Counted);
         tokens.get()
     }
 
     fn unknown(model: &str, detail: Detail) -> (u64, Basis) {
-        let (tokens, basis) = ImageRule::of(&ModelName::new(model).unwrap()).tokens(None, detail);
+        let (tokens, basis) = super::tokens(rule(model), None, detail);
         (tokens.get(), basis)
     }
 

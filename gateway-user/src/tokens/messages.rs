@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::count::Count;
 use super::estimate::{Basis, REFERENCE_TOKENS};
-use super::image::Detail;
+use super::image::{self, Detail};
 use super::{image_size, items, raw};
 use crate::units::Tokens;
 
@@ -52,7 +52,7 @@ fn message(count: &mut Count, item: &RawValue) {
         "audio" if raw::is_object(value) => count.assumed(SPOKEN_ANSWER, Basis::Bound),
         // A picture that was drawn in an earlier turn, in base64.
         "result" => {
-            let (tokens, basis) = count.images.tokens(None, Detail::Auto);
+            let (tokens, basis) = image::tokens(count.images, None, Detail::Auto);
             count.assumed(tokens, basis);
         }
         "type" | "id" | "call_id" | "tool_call_id" | "status" | "phase" => {}
@@ -144,7 +144,7 @@ fn part(count: &mut Count, value: &RawValue) {
     });
     if let Some(source) = picture {
         let size = source.and_then(raw::text).and_then(|url| image_size::of_data_url(&url));
-        let (tokens, basis) = count.images.tokens(size, detail_inside.unwrap_or(detail));
+        let (tokens, basis) = image::tokens(count.images, size, detail_inside.unwrap_or(detail));
         count.assumed(tokens, basis);
     }
     match file {

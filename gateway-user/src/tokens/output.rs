@@ -1,6 +1,7 @@
 //! How many tokens an answer has, counted as it passes.
 
-use super::encoding::{Encoding, count_text, piece_end};
+use super::encoding::{count_text, piece_end};
+use crate::model::Encoding;
 use crate::units::Tokens;
 
 /// Counts the text of a stream that arrives in pieces of any size, in time proportional to the text.

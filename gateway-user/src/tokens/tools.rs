@@ -7,10 +7,10 @@
 use serde_json::value::RawValue;
 
 use super::count::Count;
-use super::encoding::Encoding;
 use super::estimate::{Basis, REFERENCE_TOKENS};
 use super::items::Runs;
 use super::{items, raw};
+use crate::model::Encoding;
 
 /// Adds `tools`, or `functions` as they were called before.
 pub(super) fn tools(count: &mut Count, tools: &RawValue) {

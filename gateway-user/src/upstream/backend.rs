@@ -18,7 +18,12 @@ use super::connection::Connection;
 use super::identity::TokenSlot;
 use crate::config;
 use crate::limits::Clock;
+use crate::model::Model;
 use crate::names::BackendName;
+
+/// The longest silence in an answer of a model that does not reason, and of a caller that reads, where the configuration does
+/// not say.
+const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// An Azure OpenAI resource that calls can be forwarded to.
 #[derive(Debug)]
@@ -29,10 +34,8 @@ pub struct Backend {
     pub priority: u32,
     /// Its share among those of equal priority.
     pub weight: NonZeroU32,
-    /// Until the head of a response.
-    pub timeout: Duration,
-    /// Between two chunks of a response.
-    pub idle_timeout: Duration,
+    timeout: Option<Duration>,
+    stream_idle_timeout: Option<Duration>,
     /// What comes before a forwarded path.
     pub base_path: String,
     /// The key of its idle connections.
@@ -88,7 +91,7 @@ impl Backend {
             priority: backend.priority,
             weight: backend.weight,
             timeout: backend.timeout,
-            idle_timeout: backend.stream_idle_timeout,
+            stream_idle_timeout: backend.stream_idle_timeout,
             base_path: endpoint.base_path().to_owned(),
             authority: Arc::from(format!("{}://{authority}", endpoint.scheme())),
             host_header: HeaderValue::try_from(authority).unwrap_or(HeaderValue::from_static("")),
@@ -111,6 +114,25 @@ impl Backend {
             None => Ok(None),
             Some(slot) => slot.header(utc_seconds).map(Some).ok_or(NoToken),
         }
+    }
+
+    /// How long the head of an answer of `model` may take, from the start of the request.
+    #[must_use]
+    pub fn timeout(&self, model: &Model) -> Duration {
+        self.timeout.unwrap_or(model.longest_silence)
+    }
+
+    /// How long `model` may be silent between two pieces of an answer.
+    #[must_use]
+    pub fn idle_timeout(&self, model: &Model) -> Duration {
+        let by_model = if model.reasons { model.longest_silence } else { STREAM_IDLE_TIMEOUT };
+        self.stream_idle_timeout.unwrap_or(by_model)
+    }
+
+    /// How long a caller may take nothing of an answer.
+    #[must_use]
+    pub fn stall_timeout(&self) -> Duration {
+        self.stream_idle_timeout.unwrap_or(STREAM_IDLE_TIMEOUT)
     }
 
     /// When its identity token ends, in seconds since 1970-01-01 UTC: `None` where no identity is configured,

@@ -10,7 +10,8 @@ fn parse(body: &str) -> Result<Envelope<'_>, EnvelopeError> {
 fn fields_are_read_where_they_stand() {
     let body = r#" {"model":"chat","max_tokens": 20 ,"stream":true,"n":3,"best_of":2,"messages":[{"n":9}]}"#;
     let envelope = parse(body).unwrap();
-    assert_eq!(envelope.model.as_deref(), Some("chat"));
+    let model = envelope.model.clone().unwrap();
+    assert_eq!((model.name.as_deref(), body.get(model.value)), (Some("chat"), Some(r#""chat""#)));
     assert!(envelope.stream);
     assert_eq!(envelope.choices, 3);
     assert_eq!(envelope.named_cap(&CapKey::ALL), Some((CapKey::MaxTokens, 20)));
@@ -47,7 +48,7 @@ fn a_limit_that_the_api_does_not_know_is_none() {
 #[test]
 fn an_escaped_name_is_the_same_field() {
     let envelope = parse(r#"{"mod\u0065l":"ch\u0061t"}"#).unwrap();
-    assert_eq!(envelope.model.as_deref(), Some("chat"));
+    assert_eq!(envelope.model.unwrap().name.as_deref(), Some("chat"));
     assert_eq!(parse(r#"{"mod\u0065l":"a","model":"b"}"#).unwrap_err(), EnvelopeError::Duplicate("model"));
 }
 
@@ -67,9 +68,25 @@ fn what_could_be_read_in_two_ways_is_refused() {
 }
 
 #[test]
+fn a_name_beyond_ascii_that_folds_to_a_known_one_is_refused() {
+    for body in ["{\"max_to\u{212a}ens\":5}", "{\"\u{17f}tream\":true}", r#"{"max_to\u212aens":5}"#] {
+        assert!(matches!(parse(body), Err(EnvelopeError::Case { .. })), "{body}");
+    }
+    assert!(parse("{\"größe\":1}").is_ok());
+}
+
+#[test]
+fn a_model_of_any_kind_is_a_field_without_a_name() {
+    for value in ["null", "5", "{}", r#"["a"]"#] {
+        let body = format!(r#"{{"model":{value}}}"#);
+        let model = parse(&body).unwrap().model.unwrap();
+        assert_eq!((model.name, body.get(model.value)), (None, Some(value)));
+    }
+}
+
+#[test]
 fn values_of_the_wrong_kind_are_named() {
     for (body, key) in [
-        (r#"{"model":5}"#, "model"),
         (r#"{"stream":"true"}"#, "stream"),
         (r#"{"max_tokens":-1}"#, "max_tokens"),
         (r#"{"max_tokens":1.5}"#, "max_tokens"),
@@ -100,16 +117,25 @@ fn what_escapes_metering_is_seen() {
     for (body, expected) in [
         (r#"{"background":true}"#, Some(Unmeterable::Background)),
         (r#"{"background":false}"#, None),
-        (r#"{"previous_response_id":"resp_1"}"#, Some(Unmeterable::StoredInput("previous_response_id"))),
+        (r#"{"previous_response_id":"resp_1"}"#, Some(Unmeterable::StoredState("previous_response_id"))),
         (r#"{"previous_response_id":null}"#, None),
         (r#"{"prompt":{"id":"p"}}"#, Some(Unmeterable::StoredInput("prompt"))),
         (r#"{"prompt":"text"}"#, None),
-        (r#"{"tools":[{"type":"function"},{"type":"web_search"}]}"#, Some(Unmeterable::HostedTool)),
+        (
+            r#"{"tools":[{"type":"function"},{"type":"web_search"}]}"#,
+            Some(Unmeterable::HostedTool("web_search".to_owned())),
+        ),
+        (
+            r#"{"tools":[{"type":"mcp"}],"conversation":"conv_1"}"#,
+            Some(Unmeterable::StoredState("conversation")),
+        ),
+        (r#"{"multi_agent":{"enabled":true}}"#, Some(Unmeterable::OwnCalls("multi_agent"))),
+        (r#"{"context_management":null}"#, None),
         (r#"{"tools":[{"type":"function","function":{"name":"f"}}]}"#, None),
         (r#"{"data_sources":[{}]}"#, Some(Unmeterable::StoredInput("data_sources"))),
         (r#"{"web_search_options":{}}"#, Some(Unmeterable::StoredInput("web_search_options"))),
-        (r#"{"input":[{"id":"msg_1"}]}"#, Some(Unmeterable::StoredInput("input"))),
-        (r#"{"input":[{"\u0069d":"msg_1","type":null}]}"#, Some(Unmeterable::StoredInput("input"))),
+        (r#"{"input":[{"id":"msg_1"}]}"#, Some(Unmeterable::StoredState("input"))),
+        (r#"{"input":[{"\u0069d":"msg_1","type":null}]}"#, Some(Unmeterable::StoredState("input"))),
         (r#"{"input":[{"id":"msg_1","type":"message"},{"id":"msg_2","role":"user"}]}"#, None),
         (r#"{"input":[{"role":"user","content":"{\"id\":1}"}]}"#, None),
         (r#"{"input":["\"id\"",[1,2],3]}"#, None),

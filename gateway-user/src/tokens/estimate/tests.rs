@@ -4,9 +4,14 @@ use serde_json::{Value, json};
 use super::super::byte_bound;
 use super::super::image_size::tests::png_url;
 use super::*;
+use crate::names::ModelName;
+
+fn known(model: &str) -> Model {
+    Model::of(&ModelName::new(model).unwrap())
+}
 
 fn estimate(api: Api, model: &str, body: &Value) -> Estimate {
-    estimate_prompt(api, &ModelName::new(model).unwrap(), body.to_string().as_bytes())
+    estimate_prompt(api, &known(model), body.to_string().as_bytes())
 }
 
 fn counted(api: Api, model: &str, body: &Value) -> u64 {
@@ -168,7 +173,7 @@ fn the_detail_of_an_image_is_where_the_api_looks_for_it() {
 #[test]
 fn what_an_item_holds_counts_whatever_it_is_called() {
     let text = "antidisestablishmentarianism ".repeat(100);
-    let least = super::super::count_text(super::super::Encoding::O200k, &text).get();
+    let least = super::super::count_text(crate::model::Encoding::O200k, &text).get();
     for item in [
         json!({"type": "mcp_list_tools", "id": "1", "tools": [{"name": "f", "description": text}]}),
         json!({"type": "apply_patch_call", "operation": {"type": "update_file", "diff": text}}),
@@ -271,7 +276,7 @@ fn completions_and_embeddings_take_texts_and_token_ids() {
 #[test]
 fn a_schema_within_a_schema_counts_wherever_it_stands() {
     let text = "antidisestablishmentarianism ".repeat(100);
-    let least = super::super::count_text(super::super::Encoding::O200k, &text).get();
+    let least = super::super::count_text(crate::model::Encoding::O200k, &text).get();
     let more = json!({"type": "object", "additionalProperties": {"description": text}});
     for parameters in [more.clone(), json!({"type": "object", "properties": {"a": more}})] {
         let body = json!({"messages": [], "tools": [{"function": {"name": "f", "parameters": parameters}}]});
@@ -289,7 +294,7 @@ fn schemas_count_as_they_are_written() {
     assert_eq!(chat("gpt-4o", &body), without);
     let schema = json!({"type": "object", "properties": {"a": {"type": "string"}}});
     body["response_format"] = json!({"type": "json_schema", "json_schema": {"name": "a", "schema": schema}});
-    let written = super::super::count_text(super::super::Encoding::O200k, &schema.to_string()).get();
+    let written = super::super::count_text(crate::model::Encoding::O200k, &schema.to_string()).get();
     assert_eq!(chat("gpt-4o", &body), without + 10 + 1 + written);
 }
 
@@ -298,7 +303,7 @@ fn repeated_keys_all_count() {
     let once = br#"{"messages":[{"role":"user","content":"aaaa bbbb"}]}"#;
     let twice =
         br#"{"messages":[],"messages":[{"content":"aaaa bbbb","role":"user","content":"aaaa bbbb"}]}"#;
-    let model = ModelName::new("gpt-4o").unwrap();
+    let model = known("gpt-4o");
     assert!(
         estimate_prompt(Api::ChatCompletions, &model, twice).tokens
             > estimate_prompt(Api::ChatCompletions, &model, once).tokens
@@ -307,7 +312,7 @@ fn repeated_keys_all_count() {
 
 #[test]
 fn what_cannot_be_read_counts_as_its_bytes() {
-    let model = ModelName::new("gpt-4o").unwrap();
+    let model = known("gpt-4o");
     let deep = "[".repeat(100_000);
     let bodies: [&[u8]; 6] = [b"", b"{", b"[]", b"\"text\"", b"{\"messages\":\"\xff\xfe\"}", deep.as_bytes()];
     for body in bodies {
@@ -322,7 +327,7 @@ fn what_cannot_be_read_counts_as_its_bytes() {
 
 #[test]
 fn deep_nesting_is_walked_without_recursion_into_it() {
-    let model = ModelName::new("gpt-4o").unwrap();
+    let model = known("gpt-4o");
     let deep = format!("{}1{}", "[".repeat(50_000), "]".repeat(50_000));
     let schema = format!("{}1{}", r#"{"properties":{"a":"#.repeat(10_000), "}}".repeat(10_000));
     for body in [
@@ -369,7 +374,7 @@ fn the_tightest_shapes_stay_below_their_bytes() {
         (Api::Embeddings, format!(r#"{{"input":[[{}]]}}"#, repeat("1"))),
     ] {
         for model in ["gpt-4", "gpt-4o"] {
-            let estimate = estimate_prompt(api, &ModelName::new(model).unwrap(), body.as_bytes());
+            let estimate = estimate_prompt(api, &known(model), body.as_bytes());
             let bound = byte_bound(body.as_bytes()).unwrap();
             assert!(estimate.tokens <= bound, "{} above {bound}: {body}", estimate.tokens);
         }
@@ -445,7 +450,7 @@ proptest! {
         if let Some(bound) = byte_bound(body.as_bytes()) {
             for api in [Api::ChatCompletions, Api::Completions, Api::Embeddings, Api::Responses] {
                 for model in ["gpt-4", "gpt-5"] {
-                    let estimate = estimate_prompt(api, &ModelName::new(model).unwrap(), body.as_bytes());
+                    let estimate = estimate_prompt(api, &known(model), body.as_bytes());
                     prop_assert!(estimate.tokens <= bound, "{:?} {:?}: {}", api, estimate, body);
                 }
             }
@@ -455,7 +460,7 @@ proptest! {
     #[test]
     fn no_body_panics(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         for api in [Api::ChatCompletions, Api::Completions, Api::Embeddings, Api::Responses] {
-            let estimate = estimate_prompt(api, &ModelName::new("gpt-4").unwrap(), &bytes);
+            let estimate = estimate_prompt(api, &known("gpt-4"), &bytes);
             prop_assert!(estimate.tokens <= Tokens::from_bytes(bytes.len() + 3));
         }
     }
