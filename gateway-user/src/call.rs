@@ -34,26 +34,6 @@ enum Stage {
     Answering(StatusCode),
 }
 
-/// What a call is known to have used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Settlement {
-    /// Upstream's own count.
-    Reported(Usage),
-    /// The prompt, and the output counted as it passed.
-    Counted {
-        /// Counted output tokens.
-        output: Tokens,
-        /// Whether all of the output could be counted.
-        whole: bool,
-    },
-    /// The prompt: upstream has read it, and nothing came of it.
-    Prompt,
-    /// Nobody knows: all that was held counts as used.
-    HoldStands,
-    /// Upstream did nothing that it bills.
-    Nothing,
-}
-
 /// One call.
 #[derive(Debug)]
 pub(crate) struct Call {
@@ -75,7 +55,10 @@ pub(crate) struct Call {
     forwarded_at: Option<Instant>,
     answered_at: Option<Instant>,
     first_chunk_at: Option<Instant>,
-    settled: Usage,
+    /// When upstream's last byte came, and the one before it.
+    heard_at: Option<Instant>,
+    heard_before: Option<Instant>,
+    settled: Option<Bill>,
     reports: Reports,
     /// Why it did not end as upstream would have ended it.
     reason: &'static str,
@@ -135,7 +118,9 @@ impl Call {
             forwarded_at: None,
             answered_at: None,
             first_chunk_at: None,
-            settled: Usage::default(),
+            heard_at: None,
+            heard_before: None,
+            settled: None,
             reports,
             reason: "",
             refused: None,
@@ -199,53 +184,70 @@ impl Call {
         !self.reason.is_empty()
     }
 
+    /// Upstream's last byte has come just now.
+    pub(crate) fn heard(&mut self, now: Instant) {
+        self.heard_before = self.heard_at;
+        self.heard_at = Some(now);
+    }
+
     /// Books what the call used. Only the first settlement counts.
-    pub(crate) fn settle(&mut self, settlement: Settlement) {
+    pub(crate) fn settle(&mut self, end: End, metered: &Metered) {
         let Some(admission) = self.admission.take() else { return };
-        let (usage, known) = match settlement {
-            Settlement::Nothing => {
-                // Dropping it frees the hold and books nothing.
-                drop(admission);
-                return;
-            }
-            Settlement::Reported(usage) => {
-                if self.estimated && usage.input > Tokens::ZERO {
-                    self.gateway.metrics.estimate_ratio.observe(ratio(self.prompt, usage.input));
-                }
+        // Dropped unsettled, an admission frees its hold and books nothing.
+        let Some(bill) = billing::bill(end, metered, &self.held(end, &admission)) else { return };
+        let Bill { booked, source } = bill;
+        let known = match source {
+            Source::Upstream => {
+                self.compare(booked.usage.input);
                 self.series.settled_upstream.inc();
-                (usage, Output::Known)
+                Output::Known
             }
-            Settlement::Counted { output, whole } => {
+            Source::Counted | Source::Assumed => {
                 self.series.settled_counted.inc();
-                // Reasoning is not on the wire: what was held for it counts as used, as for what could not be read.
-                let (output, known) = if self.deployment.facts.reasons || !whole {
-                    (output.max(admission.output_assumed()), Output::Assumed)
-                } else {
-                    (output, Output::Known)
-                };
-                (Usage { input: self.prompt, output, ..Usage::default() }, known)
-            }
-            Settlement::Prompt => {
-                self.series.settled_counted.inc();
-                (Usage { input: self.prompt, ..Usage::default() }, Output::Assumed)
-            }
-            Settlement::HoldStands => {
-                self.series.settled_counted.inc();
-                let output = admission.output_assumed();
-                (Usage { input: self.prompt, output, ..Usage::default() }, Output::Assumed)
+                if source == Source::Counted && end != End::PromptRead { Output::Known } else { Output::Assumed }
             }
         };
-        let cost = admission.prices().cost(usage.input, usage.cached_input, usage.output);
-        let used = Used { tokens: usage.total(), output: usage.output, cost };
+        let used = Used { tokens: booked.usage.total(), output: booked.usage.output, cost: booked.cost };
         admission.settle_with(used, known, self.gateway.clock.now());
         let series = if self.streaming { &self.series.stream } else { &self.series.single };
-        series.add(&Booked { usage, cost, assumed: Assumed::default() });
-        self.settled = usage;
+        series.add(&booked);
+        self.settled = Some(bill);
+    }
+
+    /// What is held, and how long upstream has had. Of an answer that failed, the time up to the failure counts, which came with
+    /// upstream's last byte.
+    fn held(&self, end: End, admission: &Admission) -> Held {
+        let now = Instant::now();
+        let sent = self.forwarded_at.unwrap_or(self.arrived);
+        let (until, last) = match end {
+            End::Failed => (self.heard_at.unwrap_or(now), self.heard_before.unwrap_or(sent)),
+            End::Unbilled | End::PromptRead | End::Complete | End::Unfinished => {
+                (now, self.heard_at.unwrap_or(sent))
+            }
+        };
+        let speed = u64::from(self.deployment.max_tokens_per_second.get());
+        Held {
+            prompt: self.prompt,
+            output: admission.output_assumed(),
+            strict: self.tenant.limits().ceiling == Ceiling::Strict,
+            reasons: self.deployment.facts.reasons,
+            tokens_per_second: speed.saturating_mul(self.answers),
+            since_sent: until.saturating_duration_since(sent),
+            since_last: until.saturating_duration_since(last),
+            prices: *admission.prices(),
+        }
+    }
+
+    /// Compares a prompt's estimate with upstream's count.
+    fn compare(&self, input: Tokens) {
+        if self.estimated && input > Tokens::ZERO {
+            self.gateway.metrics.estimate_ratio.observe(ratio(self.prompt, input));
+        }
     }
 
     /// What was booked; nothing before the settlement.
-    pub(crate) const fn settled(&self) -> Usage {
-        self.settled
+    pub(crate) fn settled(&self) -> Usage {
+        self.settled.map_or_else(Usage::default, |bill| bill.booked.usage)
     }
 
     fn report(&self, status: u16) -> Report {
@@ -257,8 +259,10 @@ impl Call {
             status,
             reason: self.reason,
             streaming: self.streaming,
-            prompt: self.settled.input,
-            completion: self.settled.output,
+            prompt: self.settled().input,
+            completion: self.settled().output,
+            cost: self.settled.map(|bill| bill.booked.cost),
+            source: self.settled.map(|bill| bill.source),
             upstream: self.forwarded_at.zip(self.answered_at).map(|(from, to)| since(from, to)),
             first_chunk: self.first_chunk_at.map(|chunk| since(self.arrived, chunk)),
             duration: self.arrived.elapsed(),
@@ -268,11 +272,13 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.settle(match self.stage {
-            Stage::Admitted => Settlement::Nothing,
-            // The caller has gone while upstream was at work: it may have done all that it was allowed to.
-            Stage::Forwarded | Stage::Answering(_) => Settlement::HoldStands,
-        });
+        let end = match self.stage {
+            Stage::Admitted => End::Unbilled,
+            // The caller has gone while upstream was at work.
+            Stage::Forwarded | Stage::Answering(_) => End::Unfinished,
+        };
+        let answered = matches!(self.stage, Stage::Answering(_));
+        self.settle(end, &Metered { answered, unread: answered, ..Metered::default() });
         let status = match (self.refused, self.stage) {
             (Some(refused), _) => refused.as_u16(),
             (None, Stage::Answering(status)) => status.as_u16(),

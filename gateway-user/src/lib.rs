@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod api;
 pub mod assembly;
+mod billing;
 mod call;
 pub mod cli;
 pub mod config;

@@ -7,6 +7,7 @@
 pub mod cut;
 mod framing;
 pub mod hide;
+pub mod inflate;
 pub mod json;
 pub mod stream;
 pub mod usage;

@@ -55,6 +55,8 @@ pub enum Refusal {
     UpstreamTimeout(Duration),
     /// No identity token to forward with.
     IdentityUnavailable,
+    /// The gateway is about to stop.
+    ShuttingDown,
 }
 
 impl Refusal {
@@ -73,7 +75,10 @@ impl Refusal {
             | Self::Limited(Refused::Calls { .. } | Refused::Concurrency { .. } | Refused::Tokens { .. }) => {
                 StatusCode::TOO_MANY_REQUESTS
             }
-            Self::NoBackend { .. } | Self::IdentityUnavailable | Self::Limited(Refused::Unleased { .. }) => {
+            Self::NoBackend { .. }
+            | Self::IdentityUnavailable
+            | Self::ShuttingDown
+            | Self::Limited(Refused::Unleased { .. }) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::UpstreamError => StatusCode::BAD_GATEWAY,
@@ -107,6 +112,7 @@ impl Refusal {
             Self::UpstreamError => "upstream_error",
             Self::UpstreamTimeout(_) => "upstream_timeout",
             Self::IdentityUnavailable => "identity_unavailable",
+            Self::ShuttingDown => "shutting_down",
         }
     }
 
@@ -125,7 +131,7 @@ impl Refusal {
                 }
                 Refused::Prompt { .. } => None,
             },
-            Self::IdentityUnavailable => Some(Duration::from_secs(1)),
+            Self::IdentityUnavailable | Self::ShuttingDown => Some(Duration::from_secs(1)),
             Self::MissingTenant
             | Self::InvalidKey
             | Self::UnknownRoute
@@ -211,7 +217,9 @@ impl Refusal {
         }
     }
 
-    const fn openai_type(&self) -> &'static str {
+    /// The `type` of an error object of OpenAI's.
+    #[must_use]
+    pub const fn openai_type(&self) -> &'static str {
         match self.status() {
             StatusCode::UNAUTHORIZED => "authentication_error",
             StatusCode::FORBIDDEN => "permission_error",
@@ -251,6 +259,7 @@ impl fmt::Display for Refusal {
                 write!(f, "the backend did not answer within {} s", timeout.as_secs_f64())
             }
             Self::IdentityUnavailable => f.write_str("the gateway has no identity token at the moment"),
+            Self::ShuttingDown => f.write_str("the gateway is shutting down; the same call can be made again"),
         }
     }
 }

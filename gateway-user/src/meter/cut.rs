@@ -13,6 +13,10 @@ pub struct Cut<'a> {
     pub reason: &'static str,
     /// The sentence for it.
     pub message: &'a str,
+    /// The type of the same refusal as an HTTP answer.
+    pub kind: &'static str,
+    /// Whether a limit ended it, as if the answer had come to its own.
+    pub by_budget: bool,
     /// What the call used, where the caller asked for it on its stream.
     pub usage: Option<Usage>,
 }
@@ -46,7 +50,10 @@ fn chunk_ending(identity: &StreamIdentity, cut: &Cut<'_>, object: &str, choice: 
         choice["finish_reason"] = "length".into();
         choice
     });
-    let mut text = format!("data: {}\n\n", chunk(choices.collect(), Value::Null));
+    let mut text = String::new();
+    if cut.by_budget {
+        text.push_str(&format!("data: {}\n\n", chunk(choices.collect(), Value::Null)));
+    }
     if let Some(usage) = &cut.usage {
         let usage = json!({
             "prompt_tokens": usage.input.get(),
@@ -69,16 +76,18 @@ fn response_ending(identity: &StreamIdentity, cut: &Cut<'_>) -> String {
             "total_tokens": usage.total().get(),
         })
     });
-    let event = json!({
-        "type": "response.incomplete",
+    let (event, status) = if cut.by_budget { ("response.incomplete", "incomplete") } else { ("response.failed", "failed") };
+    let details = if cut.by_budget { json!({"reason": "max_output_tokens"}) } else { Value::Null };
+    let data = json!({
+        "type": event,
         "sequence_number": identity.sequence_number.saturating_add(1),
         "response": {
             "id": identity.id,
             "object": "response",
             "created_at": identity.created,
-            "status": "incomplete",
+            "status": status,
             "error": error(cut),
-            "incomplete_details": {"reason": "max_output_tokens"},
+            "incomplete_details": details,
             "model": identity.model,
             "output": [],
             "parallel_tool_calls": true,
@@ -87,11 +96,11 @@ fn response_ending(identity: &StreamIdentity, cut: &Cut<'_>) -> String {
             "usage": usage,
         },
     });
-    format!("event: response.incomplete\ndata: {event}\n\n")
+    format!("event: {event}\ndata: {data}\n\n")
 }
 
 fn error(cut: &Cut<'_>) -> Value {
-    json!({"code": cut.reason, "message": cut.message, "type": "rate_limit_error", "param": null})
+    json!({"code": cut.reason, "message": cut.message, "type": cut.kind, "param": null})
 }
 
 #[cfg(test)]
@@ -107,7 +116,13 @@ mod tests {
         for api in [Api::ChatCompletions, Api::Completions, Api::Responses] {
             let identity =
                 StreamIdentity { id: "chatcmpl-1".into(), choices: 2, ..StreamIdentity::default() };
-            let cut = Cut { reason: "token_budget_exceeded", message: "used up", usage: Some(usage) };
+            let cut = Cut {
+                reason: "token_budget_exceeded",
+                message: "used up",
+                kind: "rate_limit_error",
+                by_budget: true,
+                usage: Some(usage),
+            };
             let text = ending(api, &identity, &cut);
             let mut meter = StreamMeter::new(api, Encoding::O200k);
             meter.push(text.as_bytes());
@@ -115,6 +130,25 @@ mod tests {
             assert_eq!(meter.usage().map(Usage::total), Some(Tokens::new(10)));
             assert_eq!(meter.unreadable(), 0);
             assert!(text.contains("\"code\":\"token_budget_exceeded\""));
+        }
+    }
+
+    #[test]
+    fn an_ending_by_anything_but_a_budget_says_so() {
+        let cut = Cut {
+            reason: "invalid_subscription_key",
+            message: "revoked",
+            kind: "authentication_error",
+            by_budget: false,
+            usage: None,
+        };
+        for api in [Api::ChatCompletions, Api::Completions, Api::Responses] {
+            let text = ending(api, &StreamIdentity::default(), &cut);
+            assert!(!text.contains("\"length\"") && !text.contains("max_output_tokens"), "{text}");
+            assert!(text.contains("\"type\":\"authentication_error\""), "{text}");
+            let mut meter = StreamMeter::new(api, Encoding::O200k);
+            meter.push(text.as_bytes());
+            assert!(meter.finished() && meter.at_boundary() && meter.unreadable() == 0, "{text}");
         }
     }
 }

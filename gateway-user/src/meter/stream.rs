@@ -7,6 +7,8 @@
 mod wire;
 
 use memchr::{memchr2, memmem};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::framing::{Framing, Line};
 use super::json::UsageScanner;
@@ -41,6 +43,7 @@ pub struct StreamMeter {
     speech: usize,
     usage: Option<Usage>,
     finished: bool,
+    failed: Option<Failure>,
     identity: StreamIdentity,
     unreadable: u64,
 }
@@ -51,6 +54,15 @@ enum Overlong {
     /// It is data, and scanned.
     Data(UsageScanner),
     /// It is not read.
+    Other,
+}
+
+/// How an answer failed that had begun with a 200.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// The content filter refused the prompt, or the prompt was too long.
+    Prompt,
+    /// In any other way.
     Other,
 }
 
@@ -83,6 +95,7 @@ impl StreamMeter {
             speech: 0,
             usage: None,
             finished: false,
+            failed: None,
             identity: StreamIdentity::default(),
             unreadable: 0,
         }
@@ -166,6 +179,12 @@ impl StreamMeter {
         self.finished
     }
 
+    /// How the answer failed, where upstream said that it did.
+    #[must_use]
+    pub const fn failed(&self) -> Option<Failure> {
+        self.failed
+    }
+
     /// Whether all bytes so far are whole events, so that another may follow.
     #[must_use]
     pub const fn at_boundary(&self) -> bool {
@@ -234,7 +253,8 @@ impl StreamMeter {
 
     fn read_line(&mut self, line: &[u8]) {
         let Some(data) = data_of(line) else { return };
-        if data == b"[DONE]" {
+        // Microsoft's own samples have a blank behind it.
+        if data.trim_ascii() == b"[DONE]" {
             self.finished = true;
             return;
         }
@@ -256,11 +276,17 @@ impl StreamMeter {
             for text in texts {
                 self.output.push(&text.0);
             }
+            for text in choice.delta.iter().flat_map(Delta::unknown_texts) {
+                self.output.push(&text);
+            }
             self.speech += choice.delta.as_ref().map_or(0, Delta::speech);
         }
         self.identify(chunk.id, chunk.model);
         if let Some(created) = chunk.created {
             self.identity.created = created;
+        }
+        if let Some(error) = chunk.error {
+            self.failed = Some(Failure::of(error));
         }
         if let Some(usage) = chunk.usage {
             self.usage = Some(Usage::parse(usage.get().as_bytes())?);
@@ -272,16 +298,19 @@ impl StreamMeter {
         let event: ResponseEvent<'_> = serde_json::from_slice(data).ok()?;
         let kind = event.kind?.0;
         self.identity.sequence_number = event.sequence_number.unwrap_or(self.identity.sequence_number);
-        if kind.ends_with(".delta") {
-            let text: Option<Text<'_>> = event.delta.and_then(|delta| serde_json::from_str(delta.get()).ok());
-            if let Some(text) = text {
-                self.output.push(&text.0);
-            }
+        if let Some(text) = event.delta.and_then(wire::written) {
+            self.output.push(&text);
+        }
+        if kind == "error" {
+            self.failed = event.error.or(event.code).map(Failure::of).or(Some(Failure::Other));
         }
         if let Some(response) = event.response {
             self.identify(response.id, response.model);
             if let Some(created) = response.created_at {
                 self.identity.created = created;
+            }
+            if kind == "response.failed" {
+                self.failed = response.error.map(Failure::of).or(Some(Failure::Other));
             }
             if let Some(usage) = response.usage {
                 self.usage = Some(Usage::parse(usage.get().as_bytes())?);
@@ -299,6 +328,25 @@ impl StreamMeter {
             {
                 kept.push_str(&text);
             }
+        }
+    }
+}
+
+impl Failure {
+    /// Reads an `error` object, or its code alone.
+    fn of(error: &RawValue) -> Self {
+        #[derive(Deserialize)]
+        struct Error<'a> {
+            #[serde(borrow)]
+            code: Option<&'a RawValue>,
+        }
+        let code = match serde_json::from_str::<Error<'_>>(error.get()) {
+            Ok(Error { code }) => code,
+            Err(_other_shape) => Some(error),
+        };
+        match code.map(RawValue::get) {
+            Some(r#""content_filter""# | r#""context_length_exceeded""#) => Self::Prompt,
+            _ => Self::Other,
         }
     }
 }

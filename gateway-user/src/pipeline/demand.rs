@@ -62,7 +62,7 @@ impl Demand<'_> {
     /// held for it.
     pub(super) fn limit(&self, grant: &Grant) -> Option<Tokens> {
         let each = Tokens::new(grant.output?.get() / self.envelope.answers());
-        let wanted = self.named().map_or(self.most(), |named| named.min(self.most()));
+        let wanted = self.named().unwrap_or(Tokens::MAX).min(self.most());
         (each < wanted).then_some(each)
     }
 

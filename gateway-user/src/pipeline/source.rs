@@ -49,7 +49,8 @@ impl Visit<'_> {
             | Refusal::NoBackend { .. }
             | Refusal::UpstreamError
             | Refusal::UpstreamTimeout(_)
-            | Refusal::IdentityUnavailable => None,
+            | Refusal::IdentityUnavailable
+            | Refusal::ShuttingDown => None,
         }
     }
 }

@@ -372,7 +372,7 @@ impl<'de> Deserialize<'de> for Key<'de> {
 
 /// A name as parsers read it that take letters of either case for the same: beyond ASCII, `K` (the Kelvin sign) is a `k`, and
 /// `ſ` an `s`.
-fn folded<'a>(key: &'a Cow<'_, str>) -> Cow<'a, str> {
+fn folded(key: &str) -> Cow<'_, str> {
     if key.is_ascii() {
         return Cow::Borrowed(key);
     }

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::tokens::items::{self, Runs};
+
 /// How deep namespaces may hold namespaces.
 const NESTED: usize = 4;
 
@@ -57,22 +59,16 @@ struct Environment<'a> {
 
 impl Tool<'_> {
     fn runs_at_the_caller(&self, kind: &str) -> Result<bool, serde_json::Error> {
-        Ok(match kind {
-            "function" | "custom" | "apply_patch" | "local_shell" | "computer" | "computer_use_preview" => {
-                true
-            }
-            // Nothing inside runs anywhere.
-            "namespace" => self.tools.is_none(),
-            "tool_search" => self.execution.as_deref() == Some("client"),
-            "shell" => match self.environment {
-                Some(environment) if environment.get().starts_with('{') => {
-                    let environment: Environment<'_> = serde_json::from_str(environment.get())?;
-                    environment.kind.as_deref() == Some("local")
-                }
-                _ => false,
-            },
-            _ => false,
-        })
+        if kind == "namespace" && self.tools.is_some() {
+            // Deeper than it was read.
+            return Ok(false);
+        }
+        let environment: Option<Environment<'_>> = match self.environment {
+            Some(object) if object.get().starts_with('{') => Some(serde_json::from_str(object.get())?),
+            _ => None,
+        };
+        let environment = environment.as_ref().and_then(|environment| environment.kind.as_deref());
+        Ok(items::runs(kind, self.execution.as_deref(), environment) == Some(Runs::AtCaller))
     }
 }
 

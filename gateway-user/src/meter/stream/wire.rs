@@ -1,8 +1,10 @@
 //! The events of streams, as far as they are read (OpenAI API reference: "Chat completion chunk", "Responses streaming").
 
 use std::borrow::Cow;
+use std::fmt;
 
 use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// A string that is borrowed unless it is written with escapes.
@@ -21,6 +23,9 @@ pub(super) struct Chunk<'a> {
     pub(super) choices: Vec<Choice<'a>>,
     #[serde(borrow)]
     pub(super) usage: Option<&'a RawValue>,
+    /// Upstream's account of its failure.
+    #[serde(borrow)]
+    pub(super) error: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -33,20 +38,63 @@ pub(super) struct Choice<'a> {
     pub(super) delta: Option<Delta<'a>>,
 }
 
-#[derive(Deserialize)]
+/// The part of an answer that a chunk brings.
+#[derive(Default)]
 pub(super) struct Delta<'a> {
-    #[serde(borrow)]
-    pub(super) content: Option<Text<'a>>,
-    #[serde(borrow)]
-    pub(super) refusal: Option<Text<'a>>,
-    #[serde(borrow)]
-    pub(super) reasoning_content: Option<Text<'a>>,
-    #[serde(borrow)]
-    pub(super) function_call: Option<Function<'a>>,
-    #[serde(borrow)]
-    pub(super) tool_calls: Option<Vec<ToolCall<'a>>>,
-    #[serde(borrow)]
-    pub(super) audio: Option<Audio<'a>>,
+    content: Option<Text<'a>>,
+    refusal: Option<Text<'a>>,
+    function_call: Option<Function<'a>>,
+    tool_calls: Option<Vec<ToolCall<'a>>>,
+    audio: Option<Audio<'a>>,
+    /// Fields that the API reference does not name, with what they hold: `reasoning_content`, and whatever is yet to come.
+    others: Vec<&'a RawValue>,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Delta<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct DeltaVisitor;
+
+        impl<'de> Visitor<'de> for DeltaVisitor {
+            type Value = Delta<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a delta")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Delta<'de>, A::Error> {
+                let mut delta = Delta::default();
+                while let Some(Text(key)) = map.next_key()? {
+                    match &*key {
+                        "content" => once(&mut delta.content, map.next_value()?)?,
+                        "refusal" => once(&mut delta.refusal, map.next_value()?)?,
+                        "function_call" => once(&mut delta.function_call, map.next_value()?)?,
+                        "tool_calls" => once(&mut delta.tool_calls, map.next_value()?)?,
+                        "audio" => once(&mut delta.audio, map.next_value()?)?,
+                        // Azure's citations of its searches (`context`), and padding: the model wrote none of it.
+                        "role" | "context" | "annotations" | "obfuscation" | "end_turn" => {
+                            map.next_value::<IgnoredAny>()?;
+                        }
+                        _ => delta.others.push(map.next_value()?),
+                    }
+                }
+                Ok(delta)
+            }
+        }
+
+        deserializer.deserialize_map(DeltaVisitor)
+    }
+}
+
+/// Takes a field's value, unless there is one already: nobody knows which of the two counts.
+fn once<T, E: serde::de::Error>(field: &mut Option<T>, value: Option<T>) -> Result<(), E> {
+    match (field.is_some(), value) {
+        (true, Some(_)) => Err(E::custom("a field occurs twice")),
+        (_, None) => Ok(()),
+        (false, value) => {
+            *field = value;
+            Ok(())
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -93,12 +141,17 @@ impl<'a> Delta<'a> {
         let customs = tools().filter_map(|call| call.custom.as_ref());
         let customs = customs.flat_map(|custom| [&custom.name, &custom.input]);
         let spoken = self.audio.iter().map(|audio| &audio.transcript);
-        [&self.content, &self.refusal, &self.reasoning_content]
+        [&self.content, &self.refusal]
             .into_iter()
             .chain(functions)
             .chain(customs)
             .chain(spoken)
             .flatten()
+    }
+
+    /// Text in fields that the API reference does not name.
+    pub(super) fn unknown_texts(&self) -> impl Iterator<Item = Cow<'a, str>> {
+        self.others.iter().filter_map(|value| written(value))
     }
 
     /// How many characters of speech in base64 are in it.
@@ -117,6 +170,12 @@ pub(super) struct ResponseEvent<'a> {
     pub(super) delta: Option<&'a RawValue>,
     #[serde(borrow)]
     pub(super) response: Option<ResponseObject<'a>>,
+    /// Of an event of the type `error`.
+    #[serde(borrow)]
+    pub(super) code: Option<&'a RawValue>,
+    /// The same, as some write it.
+    #[serde(borrow)]
+    pub(super) error: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -128,4 +187,15 @@ pub(super) struct ResponseObject<'a> {
     pub(super) created_at: Option<u64>,
     #[serde(borrow)]
     pub(super) usage: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub(super) error: Option<&'a RawValue>,
+}
+
+/// What a value of a delta may hold of the model's text: a string's characters, and an object or a list as it is written.
+pub(super) fn written(value: &RawValue) -> Option<Cow<'_, str>> {
+    let text = value.get();
+    if text.starts_with('"') {
+        return serde_json::from_str::<Text<'_>>(text).ok().map(|Text(text)| text);
+    }
+    text.starts_with(['{', '[']).then_some(Cow::Borrowed(text))
 }
