@@ -10,9 +10,9 @@ use std::time::Instant;
 
 use http::StatusCode;
 
+use crate::billing::{self, Bill, End, Held, Metered, Source};
 use crate::gateway::{Deployment, Gateway, Tenant};
-use crate::ledger::{Assumed, Booked};
-use crate::limits::{Admission, Output, Used};
+use crate::limits::{Admission, Ceiling, Output, Used};
 use crate::meter::Usage;
 use crate::metrics::CallSeries;
 use crate::reply::Refusal;
@@ -32,6 +32,24 @@ enum Stage {
     Forwarded,
     /// A response has begun.
     Answering(StatusCode),
+}
+
+/// A call's permission to go on, which can be withdrawn at any time.
+#[derive(Debug, Clone)]
+pub(crate) struct Permission {
+    gateway: Arc<Gateway>,
+    tenant: Arc<Tenant>,
+    slot: KeySlot,
+}
+
+impl Permission {
+    /// Why the call may not go on, whatever upstream does.
+    pub(crate) fn withdrawn(&self) -> Option<Refusal> {
+        if self.tenant.is_revoked(self.slot) {
+            return Some(Refusal::InvalidKey);
+        }
+        self.gateway.is_shutting_down().then_some(Refusal::ShuttingDown)
+    }
 }
 
 /// One call.
@@ -127,6 +145,15 @@ impl Call {
         }
     }
 
+    /// What allows the call to go on.
+    pub(crate) fn permission(&self) -> Permission {
+        Permission {
+            gateway: Arc::clone(&self.gateway),
+            tenant: Arc::clone(&self.tenant),
+            slot: self.slot,
+        }
+    }
+
     /// The request is about to go upstream.
     pub(crate) fn forwarding(&mut self) {
         let now = Instant::now();
@@ -145,6 +172,7 @@ impl Call {
         let now = Instant::now();
         self.stage = Stage::Answering(status);
         self.answered_at = Some(now);
+        self.heard(now);
         if let Some(forwarded) = self.forwarded_at {
             self.gateway.metrics.upstream.observe(now.saturating_duration_since(forwarded).as_secs_f64());
         }

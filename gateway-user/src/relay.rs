@@ -3,6 +3,7 @@
 //! A stream's chunk is handed to the caller's connection as soon as it is read, and counted only once that connection
 //! has flushed it. Back-pressure is hyper's: while the caller does not read, nothing is read from upstream.
 
+mod document;
 mod shared;
 
 use std::collections::VecDeque;
@@ -17,18 +18,20 @@ use http_body::Frame;
 use tokio::time::Sleep;
 
 use crate::api::Api;
-use crate::call::{CALLER_GONE, Call, Settlement};
+use crate::billing::{End, Metered};
+use crate::call::{CALLER_GONE, Call};
 use crate::fleet::Asking;
 use crate::limits::{Admission, Ceiling};
 use crate::meter::cut::{self, Cut};
 use crate::meter::hide::UsageHider;
-use crate::meter::json::UsageScanner;
-use crate::meter::stream::StreamMeter;
+use crate::meter::inflate::Inflater;
+use crate::meter::stream::{Failure, StreamMeter};
 use crate::reply::{Refusal, token_value};
 use crate::units::Tokens;
 use crate::upstream::connection::{Connection, ReceiveError};
 use crate::upstream::pool::Pool;
 
+pub(crate) use document::Document;
 pub(crate) use shared::{Relays, SharedRelay};
 
 /// `x-tokens-consumed`.
@@ -64,13 +67,15 @@ pub(crate) enum Meter {
     Stream {
         api: Api,
         meter: Box<StreamMeter>,
+        /// Inflates a copy for the meter, where the stream is compressed.
+        inflater: Option<Box<Inflater>>,
         /// Leaves out the usage chunk, where the caller did not ask for it.
         hider: Option<Box<UsageHider>>,
         /// Output tokens booked so far.
         spent: Tokens,
     },
     /// One JSON document.
-    Json(Box<UsageScanner>),
+    Json(Box<Document>),
     /// Nothing that was billed: an error of upstream's.
     Unbilled,
 }
@@ -166,8 +171,8 @@ impl Relay {
     /// not call any more.
     fn has_stalled(&self, now: Instant) -> bool {
         let Some(source) = &self.source else { return false };
-        let revoked = self.call.tenant.is_revoked(self.call.slot);
-        let limit = if revoked { LOOK_AFTER } else { source.stall_timeout };
+        let withdrawn = self.call.permission().withdrawn().is_some();
+        let limit = if withdrawn { LOOK_AFTER } else { source.stall_timeout };
         !self.awaited && now.saturating_duration_since(self.last_arrival) >= limit
     }
 
@@ -215,6 +220,9 @@ impl Relay {
     /// Takes a chunk: to be forwarded now and counted later.
     fn arrived(&mut self, bytes: Bytes) {
         self.last_arrival = Instant::now();
+        if !bytes.starts_with(b"data: [DONE]") {
+            self.call.heard(self.last_arrival);
+        }
         self.flushed = false;
         if self.uncounted.len() >= MOST_UNCOUNTED {
             self.count();
@@ -235,8 +243,8 @@ impl Relay {
                     None => self.ready.push_back(passing),
                 }
             }
-            Meter::Json(scanner) => {
-                scanner.push(&bytes);
+            Meter::Json(document) => {
+                document.push(&bytes);
                 self.ready.push_back(bytes);
             }
             Meter::Unbilled => self.ready.push_back(bytes),
@@ -277,20 +285,22 @@ impl Relay {
         let overdue = |ending: &Ending| now.saturating_duration_since(ending.since) >= PATIENCE;
         if let Some(reason) = self.ending.as_ref().filter(|ending| overdue(ending)).map(Ending::reason) {
             self.broke(reason, RelayError::Ended(reason));
-        } else if self.ending.is_none() && self.call.tenant.is_revoked(self.call.slot) {
-            self.revoked(now);
+        } else if self.ending.is_none()
+            && let Some(refusal) = self.call.permission().withdrawn()
+        {
+            self.count();
+            self.end(refusal, now);
+            self.look_after.as_mut().reset((now + PATIENCE).into());
+            self.end_at_boundary();
         } else if now.saturating_duration_since(self.last_arrival) >= idle_timeout {
             self.broke("upstream_timeout", RelayError::Idle(idle_timeout));
         }
     }
 
-    fn revoked(&mut self, now: Instant) {
-        let refusal = Refusal::InvalidKey;
-        if matches!(self.meter, Meter::Stream { .. }) {
-            self.count();
-            self.ending = Some(Ending { refusal, since: now });
-            self.look_after.as_mut().reset((now + PATIENCE).into());
-            self.end_at_boundary();
+    /// Lets the response end: a plain stream at the end of an event, anything else at once.
+    fn end(&mut self, refusal: Refusal, since: Instant) {
+        if matches!(&self.meter, Meter::Stream { inflater: None, .. }) {
+            self.ending = Some(Ending { refusal, since });
         } else {
             self.broke(refusal.reason(), RelayError::Ended(refusal.reason()));
         }
@@ -298,8 +308,11 @@ impl Relay {
 
     /// Counts what has been forwarded, and books the output among it.
     fn count(&mut self) {
-        let Meter::Stream { meter, spent, .. } = &mut self.meter else { return };
-        meter.push(&self.uncounted);
+        let Meter::Stream { meter, inflater, spent, .. } = &mut self.meter else { return };
+        match inflater {
+            Some(inflater) => inflater.push(&self.uncounted, |bytes| meter.push(bytes)),
+            None => meter.push(&self.uncounted),
+        }
         self.uncounted.clear();
         // Under a strict ceiling all that is held counts already: what passes need not be told apart from that before it
         // may be more.
@@ -349,7 +362,7 @@ impl Relay {
         let now = self.call.gateway.clock.now();
         let Some(admission) = &mut self.call.admission else { return };
         if let Err(refused) = admission.grow(self.call.tenant.limits(), GROWTH, now) {
-            self.ending = Some(Ending { refusal: Refusal::Limited(refused), since });
+            self.end(Refusal::Limited(refused), since);
         }
     }
 
@@ -373,14 +386,18 @@ impl Relay {
         if let Some(store) = &self.call.gateway.store {
             store.hurry();
         }
-        let Meter::Stream { api, meter, hider, .. } = &mut self.meter else { return };
+        self.settle(End::Unfinished);
+        let Meter::Stream { api, meter, hider, .. } = &self.meter else { return };
         let message = refusal.to_string();
-        self.call.settle(counted(meter));
-        // Without a hider the caller has asked for the usage chunk, or its API always has one.
-        let usage = hider.is_none().then(|| self.call.settled());
-        let ending =
-            cut::ending(*api, meter.identity(), &Cut { reason: refusal.reason(), message: &message, usage });
-        self.ready.push_back(Bytes::from(ending));
+        let cut = Cut {
+            reason: refusal.reason(),
+            message: &message,
+            kind: refusal.openai_type(),
+            by_budget: matches!(refusal, Refusal::Limited(_)),
+            // Without a hider the caller has asked for the usage chunk, or its API always has one.
+            usage: hider.is_none().then(|| self.call.settled()),
+        };
+        self.ready.push_back(Bytes::from(cut::ending(*api, meter.identity(), &cut)));
     }
 
     /// Upstream's body has ended as it should.
@@ -393,10 +410,23 @@ impl Relay {
             Meter::Stream { hider: Some(hider), .. } => hider.finish(&mut self.ready),
             Meter::Stream { hider: None, .. } | Meter::Json(_) | Meter::Unbilled => {}
         }
-        if !self.usage_is_known() {
+        let end = self.ended();
+        if end == End::Complete && !self.usage_is_known() {
             self.call.gateway.metrics.unreadable_usage.inc();
         }
-        self.settle();
+        self.settle(end);
+    }
+
+    /// How an answer ended of which all has come.
+    fn ended(&self) -> End {
+        let Meter::Stream { meter, .. } = &self.meter else { return End::Complete };
+        match meter.failed() {
+            Some(Failure::Prompt) if meter.output_bound() == Tokens::ZERO => End::PromptRead,
+            Some(Failure::Prompt | Failure::Other) => End::Failed,
+            None if meter.finished() => End::Complete,
+            // Upstream may have closed the connection before it sent all that it had written.
+            None => End::Unfinished,
+        }
     }
 
     /// The response ends before its end.
@@ -409,28 +439,25 @@ impl Relay {
         if matches!(self.meter, Meter::Stream { .. }) {
             self.call.gateway.metrics.stream_cut(&self.call.tenant.name, reason);
         }
-        self.settle();
+        self.settle(End::Unfinished);
     }
 
-    fn settle(&mut self) {
-        let settlement = match &self.meter {
-            Meter::Unbilled => Settlement::Nothing,
-            Meter::Stream { meter, .. } => match meter.usage() {
-                Some(usage) => Settlement::Reported(*usage),
-                None => counted(meter),
-            },
-            Meter::Json(scanner) => match scanner.usage() {
-                Some(usage) => Settlement::Reported(usage),
-                None => Settlement::HoldStands,
-            },
+    fn settle(&mut self, end: End) {
+        let (end, metered) = match &self.meter {
+            Meter::Unbilled => (End::Unbilled, Metered::default()),
+            Meter::Stream { meter, inflater, .. } => {
+                let unread = inflater.as_ref().is_some_and(|inflater| inflater.is_unreadable());
+                (end, metered(meter, unread))
+            }
+            Meter::Json(document) => (end, document.metered()),
         };
-        self.call.settle(settlement);
+        self.call.settle(end, &metered);
     }
 
     fn usage_is_known(&self) -> bool {
         match &self.meter {
             Meter::Stream { meter, .. } => meter.usage().is_some(),
-            Meter::Json(scanner) => scanner.usage().is_some(),
+            Meter::Json(document) => document.metered().usage.is_some(),
             Meter::Unbilled => true,
         }
     }
@@ -446,9 +473,11 @@ impl Relay {
     }
 }
 
-/// What a stream whose usage has not come has used.
-fn counted(meter: &StreamMeter) -> Settlement {
-    Settlement::Counted { output: meter.output_total(), whole: meter.is_counted_whole() }
+/// What was seen of a stream. Its text is tokenised only where upstream's own count has not come.
+fn metered(meter: &StreamMeter, unread: bool) -> Metered {
+    let usage = meter.usage().copied();
+    let seen = if usage.is_some() { Tokens::ZERO } else { meter.output_total() };
+    Metered { usage, seen, unread: unread || !meter.is_counted_whole(), answered: true }
 }
 
 impl Ending {
@@ -459,14 +488,14 @@ impl Ending {
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        // The caller has hung up: it pays for the prompt and for every token seen. Dropping the source cancels upstream.
+        // The caller has hung up. Dropping the source cancels upstream.
         if self.source.is_some() {
             self.count();
             let complete = matches!(&self.meter, Meter::Stream { meter, .. } if meter.finished());
             if !complete && !self.call.has_reason() {
                 self.call.ended_by(CALLER_GONE);
             }
-            self.settle();
+            self.settle(if complete { self.ended() } else { End::Unfinished });
         }
     }
 }

@@ -11,7 +11,7 @@ mod encoding;
 mod estimate;
 mod image;
 mod image_size;
-pub(crate) pub(crate) mod items;
+pub(crate) mod items;
 mod messages;
 mod output;
 mod raw;

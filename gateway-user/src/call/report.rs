@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::billing::Source;
 use crate::names::{DeploymentName, TenantName};
 use crate::request_id::RequestId;
-use crate::units::Tokens;
+use crate::units::{NanoDollars, Tokens};
 
 /// Reports that may wait; those beyond are logged at once.
 const WAITING: usize = 256;
@@ -25,6 +26,9 @@ pub(super) struct Report {
     pub(super) streaming: bool,
     pub(super) prompt: Tokens,
     pub(super) completion: Tokens,
+    /// What the call costs, and what that rests on; nothing where it was not booked.
+    pub(super) cost: Option<NanoDollars>,
+    pub(super) source: Option<Source>,
     /// From the request's going upstream to the head of the response.
     pub(super) upstream: Option<Duration>,
     /// From the call's arrival to its first chunk.
@@ -83,6 +87,8 @@ impl Report {
             stream = self.streaming,
             prompt_tokens = self.prompt.get(),
             completion_tokens = self.completion.get(),
+            cost_dollars = self.cost.map(NanoDollars::as_dollars),
+            usage_source = self.source.map(Source::as_str),
             upstream_ms = self.upstream.map(millis),
             first_chunk_ms = self.first_chunk.map(millis),
             duration_ms = millis(self.duration),
@@ -134,6 +140,8 @@ mod tests {
             streaming: false,
             prompt: Tokens::new(1),
             completion: Tokens::new(2),
+            cost: None,
+            source: None,
             upstream: None,
             first_chunk: None,
             duration: Duration::ZERO,

@@ -15,13 +15,14 @@ use serde_json::json;
 
 use super::wait;
 use crate::api::Api;
-use crate::call::{Call, Settlement};
+use crate::billing::End;
+use crate::call::Call;
 use crate::gateway::{Snapshot, Tenant};
 use crate::limits::Grant;
 use crate::meter::hide::UsageHider;
-use crate::meter::json::UsageScanner;
+use crate::meter::inflate::Inflater;
 use crate::meter::stream::StreamMeter;
-use crate::relay::{Meter, Relay, RelayError, SharedRelay, Source, TOKENS_CONSUMED};
+use crate::relay::{Document, Meter, Relay, RelayError, SharedRelay, Source, TOKENS_CONSUMED};
 use crate::reply::{QUOTA_REASON, Refusal, token_value};
 use crate::request::forward::strip_response;
 use crate::session::{OpenCall, Session};
@@ -46,6 +47,8 @@ pub(super) struct Received {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Manner {
     pub(super) api: Api,
+    /// The caller asked for a stream.
+    pub(super) streaming: bool,
     /// The usage chunk of a stream is not for the caller.
     pub(super) hide_usage: bool,
     /// The caller can be sent trailers.
@@ -119,13 +122,14 @@ pub(super) async fn relay(
     let Received { response, source } = received;
     let (mut head, ()) = response.into_parts();
     add_headers(&mut head.headers, head.status, &manner.grant);
-    let content = if is_event_stream(&head) {
+    let inflater = Inflater::of(head.headers.get(CONTENT_ENCODING));
+    let content = if is_event_stream(&head, manner.streaming) {
         head.headers.insert(TOKENS_CONSUMED, token_value(call.prompt));
         // The gateway may leave a chunk out, or end the stream before upstream would.
         head.headers.remove(CONTENT_LENGTH);
-        Content::Relay(session.worker.relays.share(stream(session, call, source, &manner)))
+        Content::Relay(session.worker.relays.share(stream(session, call, source, &manner, inflater)))
     } else {
-        match hold(&mut call, source, head.status).await? {
+        match hold(&mut call, source, head.status, inflater).await? {
             Held::Whole(parts, source) => {
                 session.worker.pool.put(&source.authority, source.connection);
                 head.headers.insert(TOKENS_CONSUMED, token_value(call.settled().total()));
@@ -146,11 +150,20 @@ pub(super) async fn relay(
     Ok(Response::from_parts(head, ReplyBody { content, _open: open }))
 }
 
-fn stream(session: &Arc<Session>, call: Call, source: Source, manner: &Manner) -> Relay {
+fn stream(
+    session: &Arc<Session>,
+    call: Call,
+    source: Source,
+    manner: &Manner,
+    inflater: Option<Inflater>,
+) -> Relay {
+    // Nothing can be left out of compressed bytes.
+    let hides = manner.hide_usage && inflater.is_none();
     let meter = Meter::Stream {
         api: manner.api,
         meter: Box::new(StreamMeter::new(manner.api, call.deployment.facts.encoding)),
-        hider: manner.hide_usage.then(|| Box::new(UsageHider::default())),
+        inflater: inflater.map(Box::new),
+        hider: hides.then(|| Box::new(UsageHider::default())),
         spent: Tokens::ZERO,
     };
     Relay::new(call, Some(source), meter, Arc::clone(&session.worker.pool), manner.trailers)
@@ -165,67 +178,72 @@ enum Held {
 }
 
 /// Holds a JSON answer until its usage is known, so that its head can say it.
-async fn hold(call: &mut Call, mut source: Source, status: StatusCode) -> Result<Held, Refusal> {
-    let billed = status.is_success();
-    let mut scanner = UsageScanner::new();
+async fn hold(
+    call: &mut Call,
+    mut source: Source,
+    status: StatusCode,
+    inflater: Option<Inflater>,
+) -> Result<Held, Refusal> {
+    let mut document = Document::new(inflater);
     let mut parts = VecDeque::new();
     let mut bytes_held = 0;
-    loop {
+    let refusal = loop {
         let next = poll_fn(|cx| source.connection.poll_body(cx));
-        let refusal = match wait::for_upstream(&call.tenant, call.slot, source.idle_timeout, next).await {
+        match wait::for_upstream(&call.permission(), source.idle_timeout, next).await {
             Ok(Some(Ok(bytes))) => {
-                scanner.push(&bytes);
+                document.push(&bytes);
                 bytes_held += bytes.len();
                 parts.push_back(bytes);
                 if bytes_held > LONGEST_HELD {
-                    let meter = if billed { Meter::Json(Box::new(scanner)) } else { Meter::Unbilled };
+                    let meter =
+                        if status.is_success() { Meter::Json(Box::new(document)) } else { Meter::Unbilled };
                     return Ok(Held::TooLong(parts, source, meter));
                 }
-                continue;
             }
-            Ok(None) => break,
+            Ok(None) => break None,
             Ok(Some(Err(error))) => {
                 tracing::warn!(request_id = %call.request_id, error = %error, "upstream broke off");
-                Refusal::UpstreamError
+                break Some(Refusal::UpstreamError);
             }
-            Err(refusal) => refusal,
-        };
-        call.settle(match scanner.usage() {
-            _ if !billed => error(status, &parts),
-            Some(usage) => Settlement::Reported(usage),
-            None => Settlement::HoldStands,
-        });
-        call.refused(&refusal);
-        return Err(refusal);
-    }
-    call.settle(match scanner.usage() {
-        _ if !billed => error(status, &parts),
-        Some(usage) => Settlement::Reported(usage),
-        None => {
-            call.gateway.metrics.unreadable_usage.inc();
-            Settlement::HoldStands
+            Err(refusal) => break Some(refusal),
         }
-    });
-    Ok(Held::Whole(parts, source))
+    };
+    let metered = document.metered();
+    let end = match &refusal {
+        _ if !status.is_success() => error(status, &parts),
+        Some(_) => End::Unfinished,
+        None => End::Complete,
+    };
+    if end == End::Complete && metered.usage.is_none() {
+        call.gateway.metrics.unreadable_usage.inc();
+    }
+    call.settle(end, &metered);
+    match refusal {
+        Some(refusal) => {
+            call.refused(&refusal);
+            Err(refusal)
+        }
+        None => Ok(Held::Whole(parts, source)),
+    }
 }
 
-/// What an error of upstream's has used. Azure bills what it has worked on (Azure, "Plan to manage costs": "HTTP Error
+/// What an error of upstream's means for the bill. Azure bills what it has worked on (Azure, "Plan to manage costs": "HTTP Error
 /// response code and billing status"): a prompt that its content filter has read, or that was too long, and what was
 /// written until the time was over.
-fn error(status: StatusCode, parts: &VecDeque<Bytes>) -> Settlement {
+fn error(status: StatusCode, parts: &VecDeque<Bytes>) -> End {
     match status {
-        StatusCode::REQUEST_TIMEOUT => Settlement::HoldStands,
+        StatusCode::REQUEST_TIMEOUT => End::Unfinished,
         StatusCode::BAD_REQUEST => {
             // In one piece, because a code may be cut anywhere.
             let body = parts.iter().map(Bytes::as_ref).collect::<Vec<_>>().concat();
             let says = |code: &str| memchr::memmem::find(&body, code.as_bytes()).is_some();
             if says("\"content_filter\"") || says("\"context_length_exceeded\"") {
-                Settlement::Prompt
+                End::PromptRead
             } else {
-                Settlement::Nothing
+                End::Unbilled
             }
         }
-        _ => Settlement::Nothing,
+        _ => End::Unbilled,
     }
 }
 
@@ -258,13 +276,14 @@ fn add_headers(headers: &mut HeaderMap, status: StatusCode, grant: &Grant) {
     }
 }
 
-fn is_event_stream(head: &Parts) -> bool {
-    let plain = !head.headers.contains_key(CONTENT_ENCODING);
+/// Whether an answer is to be passed on as it comes. Azure and API Management both send streams without their content type,
+/// or under another, so that the request counts too: what was asked for as a stream and is no JSON is one.
+fn is_event_stream(head: &Parts, asked: bool) -> bool {
     let content_type = head.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    let expected = b"text/event-stream";
-    plain
-        && head.status.is_success()
-        && content_type.get(..expected.len()).is_some_and(|start| start.eq_ignore_ascii_case(expected))
+    let is = |expected: &[u8]| {
+        content_type.get(..expected.len()).is_some_and(|start| start.eq_ignore_ascii_case(expected))
+    };
+    head.status.is_success() && (is(b"text/event-stream") || (asked && !is(b"application/json")))
 }
 
 #[cfg(test)]
@@ -276,9 +295,9 @@ mod tests {
         let body = br#"{"error":{"code":"content_filter"}}"#;
         for cut in 0..body.len() {
             let parts = [&body[..cut], &body[cut..]].map(Bytes::from_static).into();
-            assert!(matches!(error(StatusCode::BAD_REQUEST, &parts), Settlement::Prompt), "cut at {cut}");
+            assert_eq!(error(StatusCode::BAD_REQUEST, &parts), End::PromptRead, "cut at {cut}");
         }
         let other = [Bytes::from_static(br#"{"error":{"code":"invalid_request"}}"#)].into();
-        assert!(matches!(error(StatusCode::BAD_REQUEST, &other), Settlement::Nothing));
+        assert_eq!(error(StatusCode::BAD_REQUEST, &other), End::Unbilled);
     }
 }

@@ -16,7 +16,8 @@ use http::{Request, Response, Uri};
 use super::answer::Received;
 use super::wait;
 use crate::api::Api;
-use crate::call::{Call, Settlement};
+use crate::billing::{End, Metered};
+use crate::call::Call;
 use crate::relay::Source;
 use crate::reply::Refusal;
 use crate::request::forward::strip_request;
@@ -117,16 +118,15 @@ async fn exchange(
             },
         };
         // Since its key was looked up its body had to come, and perhaps a lease and a connection.
-        if call.tenant.is_revoked(call.slot) {
-            return Err(Failure::Final(Refusal::InvalidKey));
+        if let Some(refusal) = call.permission().withdrawn() {
+            return Err(Failure::Final(refusal));
         }
         call.forwarding();
         let sending = connection.send(request);
-        let tenant = Arc::clone(&call.tenant);
-        let slot = call.slot;
+        let permission = call.permission();
         let timeout = backend.timeout(&call.deployment.facts);
         let head = wait_for_head(call, sending, prompt);
-        let (refusal, settlement) = match wait::for_upstream(&tenant, slot, timeout, head).await {
+        let (refusal, end) = match wait::for_upstream(&permission, timeout, head).await {
             Ok(Ok(response)) => {
                 call.answering(response.status());
                 let source = Source {
@@ -148,16 +148,16 @@ async fn exchange(
             }
             Ok(Err(SendError::Broken(error))) => {
                 tracing::warn!(backend = %backend.name, error = %error, "upstream broke off");
-                // Azure may have charged a prompt that it has read, if not one that it cannot have read to its end.
-                let sent = connection.has_sent_all();
-                (Refusal::UpstreamError, if sent { Settlement::Prompt } else { Settlement::Nothing })
+                // Azure cannot have worked on a request that it has not read to its end.
+                let end = if connection.has_sent_all() { End::Unfinished } else { End::Unbilled };
+                (Refusal::UpstreamError, end)
             }
             // Upstream may be doing all that it was allowed to.
-            Err(refusal) => (refusal, Settlement::HoldStands),
+            Err(refusal) => (refusal, End::Unfinished),
         };
         drop(connection);
         count_prompt(call, prompt).await;
-        call.settle(settlement);
+        call.settle(end, &Metered::default());
         return Err(Failure::Final(refusal));
     }
 }

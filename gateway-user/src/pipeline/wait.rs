@@ -5,18 +5,16 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::gateway::Tenant;
+use crate::call::Permission;
 use crate::relay::LOOK_AFTER;
 use crate::reply::Refusal;
-use crate::tenant::KeySlot;
 
-/// Waits for upstream on behalf of a call that was made with a tenant's key.
+/// Waits for upstream on behalf of a call.
 ///
 /// # Errors
-/// When nothing comes within `limit`, or the key has been revoked: that is noticed within [`LOOK_AFTER`].
+/// When nothing comes within `limit`, or the call may not go on: that is noticed within [`LOOK_AFTER`].
 pub(super) async fn for_upstream<T>(
-    tenant: &Tenant,
-    slot: KeySlot,
+    permission: &Permission,
     limit: Duration,
     upstream: impl Future<Output = T>,
 ) -> Result<T, Refusal> {
@@ -24,8 +22,8 @@ pub(super) async fn for_upstream<T>(
     let mut now = Instant::now();
     let deadline = now + limit;
     loop {
-        if tenant.is_revoked(slot) {
-            return Err(Refusal::InvalidKey);
+        if let Some(refusal) = permission.withdrawn() {
+            return Err(refusal);
         }
         if let Ok(output) = timeout_at(deadline.min(now + LOOK_AFTER), upstream.as_mut()).await {
             return Ok(output);
