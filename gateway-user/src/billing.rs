@@ -204,7 +204,10 @@ mod tests {
         // Four hundred tokens a second, for two seconds.
         let unread = Metered { unread: true, ..seen(120) };
         assert_eq!(paid(End::Complete, unread, held()), Some((PROMPT, 801, 681)));
-        assert_eq!(paid(End::Complete, seen(120), Held { reasons: true, ..held() }), Some((PROMPT, 801, 681)));
+        assert_eq!(
+            paid(End::Complete, seen(120), Held { reasons: true, ..held() }),
+            Some((PROMPT, 801, 681))
+        );
     }
 
     #[test]

@@ -147,11 +147,7 @@ impl Call {
 
     /// What allows the call to go on.
     pub(crate) fn permission(&self) -> Permission {
-        Permission {
-            gateway: Arc::clone(&self.gateway),
-            tenant: Arc::clone(&self.tenant),
-            slot: self.slot,
-        }
+        Permission { gateway: Arc::clone(&self.gateway), tenant: Arc::clone(&self.tenant), slot: self.slot }
     }
 
     /// The request is about to go upstream.
@@ -232,7 +228,11 @@ impl Call {
             }
             Source::Counted | Source::Assumed => {
                 self.series.settled_counted.inc();
-                if source == Source::Counted && end != End::PromptRead { Output::Known } else { Output::Assumed }
+                if source == Source::Counted && end != End::PromptRead {
+                    Output::Known
+                } else {
+                    Output::Assumed
+                }
             }
         };
         let used = Used { tokens: booked.usage.total(), output: booked.usage.output, cost: booked.cost };

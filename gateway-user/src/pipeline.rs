@@ -128,7 +128,8 @@ impl Visit<'_> {
             body: splice(&body, edits),
             prompt: forward::Prompt { api, body, early },
         };
-        let manner = answer::Manner { api, streaming, hide_usage, trailers: self.version == Version::HTTP_2, grant };
+        let manner =
+            answer::Manner { api, streaming, hide_usage, trailers: self.version == Version::HTTP_2, grant };
         let answered = match forward::send(self.session, &mut call, request).await {
             Ok(received) => answer::relay(self.session, call, received, manner, open.clone()).await,
             Err(refusal) => {

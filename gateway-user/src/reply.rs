@@ -78,9 +78,7 @@ impl Refusal {
             Self::NoBackend { .. }
             | Self::IdentityUnavailable
             | Self::ShuttingDown
-            | Self::Limited(Refused::Unleased { .. }) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            | Self::Limited(Refused::Unleased { .. }) => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamError => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout(_) => StatusCode::GATEWAY_TIMEOUT,
         }

@@ -76,7 +76,8 @@ fn response_ending(identity: &StreamIdentity, cut: &Cut<'_>) -> String {
             "total_tokens": usage.total().get(),
         })
     });
-    let (event, status) = if cut.by_budget { ("response.incomplete", "incomplete") } else { ("response.failed", "failed") };
+    let (event, status) =
+        if cut.by_budget { ("response.incomplete", "incomplete") } else { ("response.failed", "failed") };
     let details = if cut.by_budget { json!({"reason": "max_output_tokens"}) } else { Value::Null };
     let data = json!({
         "type": event,

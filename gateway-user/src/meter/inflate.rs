@@ -48,8 +48,12 @@ impl Inflater {
     pub fn push(&mut self, bytes: &[u8], mut read: impl FnMut(&[u8])) {
         for piece in bytes.chunks(PIECE_BYTES) {
             let (written, out) = match &mut self.decoder {
-                Decoder::Gzip(decoder) => (decoder.write_all(piece).and_then(|()| decoder.flush()), decoder.get_mut()),
-                Decoder::Zlib(decoder) => (decoder.write_all(piece).and_then(|()| decoder.flush()), decoder.get_mut()),
+                Decoder::Gzip(decoder) => {
+                    (decoder.write_all(piece).and_then(|()| decoder.flush()), decoder.get_mut())
+                }
+                Decoder::Zlib(decoder) => {
+                    (decoder.write_all(piece).and_then(|()| decoder.flush()), decoder.get_mut())
+                }
                 Decoder::Unreadable => return,
             };
             read(out);

@@ -86,14 +86,17 @@ address = "127.0.0.1:0"
 [identity]
 source = "managed"
 
+# The simulator writes as fast as it can.
 [deployments.chat]
 model = "gpt-4o-mini"
+max_tokens_per_second = 1000000
 
 [deployments.embed]
 model = "text-embedding-3-small"
 
 [deployments.instruct]
 model = "gpt-35-turbo-instruct"
+max_tokens_per_second = 1000000
 
 [prices."gpt-4o-mini"]
 input = 0.15

@@ -58,7 +58,7 @@ impl Scene {
         let azure = Simulator::start(Options::default())?;
         // The simulator first: no other deployment ever comes to the odd one.
         let backends = format!(
-            "[deployments.odd]\nmodel = \"gpt-4o-mini\"\nbackends = [\"odd\"]\n\
+            "[deployments.odd]\nmodel = \"gpt-4o-mini\"\nmax_tokens_per_second = 1000000\nbackends = [\"odd\"]\n\
              [[backends]]\nname = \"simulator\"\nendpoint = \"{}\"\n\
              [[backends]]\nname = \"odd\"\npriority = 2\nendpoint = \"http://{upstream}\"\n{backend}",
             azure.endpoint()

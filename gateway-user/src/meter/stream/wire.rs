@@ -141,12 +141,7 @@ impl<'a> Delta<'a> {
         let customs = tools().filter_map(|call| call.custom.as_ref());
         let customs = customs.flat_map(|custom| [&custom.name, &custom.input]);
         let spoken = self.audio.iter().map(|audio| &audio.transcript);
-        [&self.content, &self.refusal]
-            .into_iter()
-            .chain(functions)
-            .chain(customs)
-            .chain(spoken)
-            .flatten()
+        [&self.content, &self.refusal].into_iter().chain(functions).chain(customs).chain(spoken).flatten()
     }
 
     /// Text in fields that the API reference does not name.
