@@ -8,18 +8,19 @@ mod report;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 
 use crate::gateway::{Deployment, Gateway, Tenant};
 use crate::ledger::{Assumed, Booked};
 use crate::limits::{Admission, Output, Used};
 use crate::meter::Usage;
 use crate::metrics::CallSeries;
+use crate::names::BackendName;
 use crate::reply::Refusal;
 use crate::request_id::RequestId;
 use crate::tenant::KeySlot;
 use crate::units::Tokens;
-use report::Report;
+use report::{Figures, Report, Trace};
 
 pub(crate) use report::{Reporter, Reports};
 
@@ -74,6 +75,7 @@ pub(crate) struct Call {
     answered_at: Option<Instant>,
     first_chunk_at: Option<Instant>,
     settled: Usage,
+    trace: Trace,
     reports: Reports,
     /// Why it did not end as upstream would have ended it.
     reason: &'static str,
@@ -131,6 +133,7 @@ impl Call {
             answered_at: None,
             first_chunk_at: None,
             settled: Usage::default(),
+            trace: Trace::default(),
             reports,
             reason: "",
             refused: None,
@@ -138,7 +141,8 @@ impl Call {
     }
 
     /// The request is about to go upstream.
-    pub(crate) fn forwarding(&mut self) {
+    pub(crate) fn forwarding(&mut self, backend: &BackendName) {
+        self.trace.backend = Some(backend.clone());
         let now = Instant::now();
         self.stage = Stage::Forwarded;
         self.forwarded_at = Some(now);
@@ -151,7 +155,8 @@ impl Call {
     }
 
     /// A response has begun.
-    pub(crate) fn answering(&mut self, status: StatusCode) {
+    pub(crate) fn answering(&mut self, status: StatusCode, headers: &HeaderMap) {
+        self.trace.answered(headers);
         let now = Instant::now();
         self.stage = Stage::Answering(status);
         self.answered_at = Some(now);
@@ -197,6 +202,7 @@ impl Call {
     /// Books what the call used. Only the first settlement counts.
     pub(crate) fn settle(&mut self, settlement: Settlement) {
         let Some(admission) = self.admission.take() else { return };
+        let reported = matches!(settlement, Settlement::Reported(_));
         let (usage, known) = match settlement {
             Settlement::Nothing => {
                 // Dropping it frees the hold and books nothing.
@@ -230,11 +236,17 @@ impl Call {
                 (Usage { input: self.prompt, output, ..Usage::default() }, Output::Assumed)
             }
         };
+        self.trace.figures = Some(match known {
+            _ if reported => Figures::Upstream,
+            Output::Known => Figures::Counted,
+            Output::Assumed => Figures::Assumed,
+        });
         let cost = admission.prices().cost(usage.input, usage.cached_input, usage.output);
         let used = Used { tokens: usage.total(), output: usage.output, cost };
         admission.settle_with(used, known, self.gateway.clock.now());
         let series = if self.streaming { &self.series.stream } else { &self.series.single };
         series.add(&Booked { usage, cost, assumed: Assumed::default() });
+        self.trace.cost = cost;
         self.settled = usage;
     }
 
@@ -254,6 +266,7 @@ impl Call {
             streaming: self.streaming,
             prompt: self.settled.input,
             completion: self.settled.output,
+            trace: self.trace.clone(),
             upstream: self.forwarded_at.zip(self.answered_at).map(|(from, to)| since(from, to)),
             first_chunk: self.first_chunk_at.map(|chunk| since(self.arrived, chunk)),
             duration: self.arrived.elapsed(),

@@ -5,14 +5,44 @@
 
 use std::time::Duration;
 
+use http::{HeaderMap, HeaderValue};
 use tokio::sync::mpsc;
 
-use crate::names::{DeploymentName, TenantName};
+use crate::names::{BackendName, DeploymentName, TenantName};
 use crate::request_id::RequestId;
-use crate::units::Tokens;
+use crate::units::{NanoDollars, Tokens};
 
 /// Reports that may wait; those beyond are logged at once.
 const WAITING: usize = 256;
+
+/// Headers in which upstream names its own id of a request, first found wins.
+const UPSTREAM_REQUEST_IDS: [&str; 2] = ["x-request-id", "apim-request-id"];
+/// A longer id is not logged; Azure's have 36 characters.
+const LONGEST_ID: usize = 128;
+
+/// Where a call went and how its figures came about.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Trace {
+    /// The backend that it was sent to last.
+    pub(super) backend: Option<BackendName>,
+    /// Upstream's own id of it, which Azure's support asks for.
+    pub(super) upstream_request_id: Option<HeaderValue>,
+    /// Whose figures were booked; none where nothing was.
+    pub(super) figures: Option<Figures>,
+    /// What it cost.
+    pub(super) cost: NanoDollars,
+}
+
+/// Whose figures a call is booked by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Figures {
+    /// Upstream's own usage.
+    Upstream,
+    /// What the gateway counted as it passed.
+    Counted,
+    /// What may have been used, where nobody saw it.
+    Assumed,
+}
 
 /// One call, as the log tells of it.
 #[derive(Debug)]
@@ -25,6 +55,7 @@ pub(super) struct Report {
     pub(super) streaming: bool,
     pub(super) prompt: Tokens,
     pub(super) completion: Tokens,
+    pub(super) trace: Trace,
     /// From the request's going upstream to the head of the response.
     pub(super) upstream: Option<Duration>,
     /// From the call's arrival to its first chunk.
@@ -83,11 +114,33 @@ impl Report {
             stream = self.streaming,
             prompt_tokens = self.prompt.get(),
             completion_tokens = self.completion.get(),
+            cost_dollars = self.trace.cost.as_dollars(),
+            usage_source = self.trace.figures.map_or("", Figures::as_str),
+            backend = self.trace.backend.as_ref().map(BackendName::as_str),
+            upstream_request_id = self.trace.upstream_request_id.as_ref().and_then(|id| id.to_str().ok()),
             upstream_ms = self.upstream.map(millis),
             first_chunk_ms = self.first_chunk.map(millis),
             duration_ms = millis(self.duration),
             "call"
         );
+    }
+}
+
+impl Trace {
+    /// Takes upstream's own id from the head of its response.
+    pub(super) fn answered(&mut self, headers: &HeaderMap) {
+        let id = UPSTREAM_REQUEST_IDS.iter().find_map(|name| headers.get(*name));
+        self.upstream_request_id = id.filter(|id| id.len() <= LONGEST_ID).cloned();
+    }
+}
+
+impl Figures {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Upstream => "upstream",
+            Self::Counted => "counted",
+            Self::Assumed => "assumed",
+        }
     }
 }
 
@@ -134,6 +187,7 @@ mod tests {
             streaming: false,
             prompt: Tokens::new(1),
             completion: Tokens::new(2),
+            trace: Trace::default(),
             upstream: None,
             first_chunk: None,
             duration: Duration::ZERO,

@@ -120,14 +120,14 @@ async fn exchange(
         if call.tenant.is_revoked(call.slot) {
             return Err(Failure::Final(Refusal::InvalidKey));
         }
-        call.forwarding();
+        call.forwarding(&backend.name);
         let sending = connection.send(request);
         let tenant = Arc::clone(&call.tenant);
         let slot = call.slot;
         let head = wait_for_head(call, sending, prompt);
         let (refusal, settlement) = match wait::for_upstream(&tenant, slot, backend.timeout, head).await {
             Ok(Ok(response)) => {
-                call.answering(response.status());
+                call.answering(response.status(), response.headers());
                 let source = Source {
                     connection,
                     authority: Arc::clone(&backend.authority),
