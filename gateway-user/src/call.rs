@@ -8,18 +8,19 @@ mod report;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 
 use crate::billing::{self, Bill, End, Held, Metered, Source};
 use crate::gateway::{Deployment, Gateway, Tenant};
 use crate::limits::{Admission, Ceiling, Output, Used};
 use crate::meter::Usage;
 use crate::metrics::CallSeries;
+use crate::names::BackendName;
 use crate::reply::Refusal;
 use crate::request_id::RequestId;
 use crate::tenant::KeySlot;
 use crate::units::Tokens;
-use report::Report;
+use report::{Report, Trace};
 
 pub(crate) use report::{Reporter, Reports};
 
@@ -77,6 +78,7 @@ pub(crate) struct Call {
     heard_at: Option<Instant>,
     heard_before: Option<Instant>,
     settled: Option<Bill>,
+    trace: Trace,
     reports: Reports,
     /// Why it did not end as upstream would have ended it.
     reason: &'static str,
@@ -139,6 +141,7 @@ impl Call {
             heard_at: None,
             heard_before: None,
             settled: None,
+            trace: Trace::default(),
             reports,
             reason: "",
             refused: None,
@@ -151,7 +154,8 @@ impl Call {
     }
 
     /// The request is about to go upstream.
-    pub(crate) fn forwarding(&mut self) {
+    pub(crate) fn forwarding(&mut self, backend: &BackendName) {
+        self.trace.backend = Some(backend.clone());
         let now = Instant::now();
         self.stage = Stage::Forwarded;
         self.forwarded_at = Some(now);
@@ -164,7 +168,8 @@ impl Call {
     }
 
     /// A response has begun.
-    pub(crate) fn answering(&mut self, status: StatusCode) {
+    pub(crate) fn answering(&mut self, status: StatusCode, headers: &HeaderMap) {
+        self.trace.answered(headers);
         let now = Instant::now();
         self.stage = Stage::Answering(status);
         self.answered_at = Some(now);
@@ -289,8 +294,8 @@ impl Call {
             streaming: self.streaming,
             prompt: self.settled().input,
             completion: self.settled().output,
-            cost: self.settled.map(|bill| bill.booked.cost),
-            source: self.settled.map(|bill| bill.source),
+            bill: self.settled,
+            trace: self.trace.clone(),
             upstream: self.forwarded_at.zip(self.answered_at).map(|(from, to)| since(from, to)),
             first_chunk: self.first_chunk_at.map(|chunk| since(self.arrived, chunk)),
             duration: self.arrived.elapsed(),

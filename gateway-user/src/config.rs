@@ -34,7 +34,7 @@ pub use backend::{Backend, Identity, IdentitySource};
 pub use deployment::Deployment;
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::{ConfigError, ConfigErrors, Problem};
-pub use listen::{Admin, ErrorFormat, Listen, Log, LogFormat};
+pub use listen::{Admin, CorsOrigins, ErrorFormat, Listen, Log, LogFormat};
 pub use store::{RedisUrl, Store, StoreLocation, WhenDown};
 pub use tier::{AllowedDeployments, Tier};
 pub use warning::Warning;

@@ -3,8 +3,10 @@
 
 mod answer;
 mod body;
+mod cors;
 mod demand;
 mod forward;
+mod listing;
 mod source;
 mod wait;
 
@@ -13,7 +15,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Request, Response, Version};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use crate::api::Api;
@@ -25,17 +27,17 @@ use crate::reply::Refusal;
 use crate::request::forward::caller_key;
 use crate::request::splice::splice;
 use crate::request::{Envelope, Route, query};
-use crate::request_id::RequestId;
+use crate::request_id::{GATEWAY_REQUEST_ID, REQUEST_ID, RequestId};
 use crate::session::{OpenCall, Session};
 use crate::tenant::KeySlot;
 use crate::tokens::{self, Basis, Estimate};
 use crate::units::Tokens;
 
+use cors::Cors;
+
 pub(crate) use answer::ReplyBody;
 use demand::Demand;
 
-/// `x-request-id`.
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// A prompt of so many bytes is tokenised where the call runs; a longer one on a thread that may block.
 const SHORT_PROMPT: usize = 4 * 1024;
 /// A prompt held at no more than this many tokens is not worth tokenising for a smaller hold.
@@ -75,28 +77,41 @@ pub(crate) async fn handle(session: Arc<Session>, request: Request<Incoming>) ->
         tenant: None,
         deployment: None,
     };
-    let mut response = match visit.answer(request, &open).await {
+    let (parts, mut incoming) = request.into_parts();
+    let cors = Cors::of(&visit.snapshot.config.listen.cors_origins, &parts.headers);
+    let unread = body::Unread::of(&parts.headers);
+    let mut response = match visit.answer(parts, &mut incoming, &cors, &open).await {
         Ok(response) => response,
-        Err(refusal) => visit.refuse(&refusal, &open),
+        Err(refusal) => {
+            let response = visit.refuse(&refusal, &open);
+            unread.discard(&mut incoming, &refusal).await;
+            response
+        }
     };
-    response.headers_mut().insert(REQUEST_ID, visit.request_id.header());
+    cors.tell(response.headers_mut());
+    response.headers_mut().insert(GATEWAY_REQUEST_ID, visit.request_id.header());
     response
 }
 
 impl Visit<'_> {
     async fn answer(
         &mut self,
-        request: Request<Incoming>,
+        parts: Parts,
+        incoming: &mut Incoming,
+        cors: &Cors,
         open: &OpenCall,
     ) -> Result<Response<ReplyBody>, Refusal> {
         self.charge_source()?;
-        let (parts, incoming) = request.into_parts();
+        if let Some(headers) = cors.preflight(&parts) {
+            return Ok(self.preflight(headers, open));
+        }
         let route = Route::of(&parts.method, parts.uri.path()).ok_or(Refusal::UnknownRoute)?;
+        if route == Route::Health {
+            return Ok(self.health(open));
+        }
         let caller = self.identify(&parts)?;
         let Route::Call { api, deployment: in_path } = route else {
-            self.session.gateway.metrics.request(self.tenant.as_ref(), None, 200, "");
-            self.accepted(&caller.tenant.name);
-            return Ok(answer::models(&self.snapshot, &caller.tenant, open));
+            return self.listing(route, &caller, open);
         };
         if let Some(encoding) = parts.headers.get(http::header::CONTENT_ENCODING)
             && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
@@ -286,13 +301,20 @@ impl Visit<'_> {
         self.reply(refusal, open)
     }
 
+    /// An answer of the gateway's own.
+    fn own(&self, status: StatusCode, body: Bytes, open: &OpenCall) -> Response<ReplyBody> {
+        let mut response = Response::new(ReplyBody::full(body, open.clone()));
+        *response.status_mut() = status;
+        response.headers_mut().insert(REQUEST_ID, self.request_id.header());
+        response
+    }
+
     fn reply(&self, refusal: &Refusal, open: &OpenCall) -> Response<ReplyBody> {
         let format = self.snapshot.config.errors;
         let (status, headers, body) =
             refusal.render(format, self.tenant.as_ref(), self.session.gateway.clock.now());
-        let mut response = Response::new(ReplyBody::full(body, open.clone()));
-        *response.status_mut() = status;
-        *response.headers_mut() = headers;
+        let mut response = self.own(status, body, open);
+        response.headers_mut().extend(headers);
         if refusal.closes() && self.version != Version::HTTP_2 {
             response.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
         }

@@ -118,6 +118,8 @@ pub(crate) struct Relay {
     flushed: bool,
     /// Whether the caller waits for more, rather than the relay for the caller.
     awaited: bool,
+    /// When the caller's connection last took something, or asked for it.
+    asked: Instant,
     last_arrival: Instant,
     look_after: Pin<Box<Sleep>>,
     /// A larger lease that the stream waits for before it goes on.
@@ -145,6 +147,7 @@ impl Relay {
             uncounted: Vec::new(),
             flushed: false,
             awaited: false,
+            asked: Instant::now(),
             last_arrival: Instant::now(),
             look_after: Box::pin(tokio::time::sleep(LOOK_AFTER)),
             asking: None,
@@ -162,18 +165,19 @@ impl Relay {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, RelayError>>> {
+        self.asked = Instant::now();
         let frame = self.next_frame(cx);
         self.awaited = frame.is_pending();
         frame
     }
 
-    /// Whether the caller has not taken what it was given for as long as upstream may take to give more, or its tenant may
-    /// not call any more.
+    /// Whether the caller has taken nothing for as long as upstream may take to give more, or its tenant may not call any
+    /// more. How long ago upstream gave something does not matter: a slow reader of a long answer may be far behind.
     fn has_stalled(&self, now: Instant) -> bool {
         let Some(source) = &self.source else { return false };
         let withdrawn = self.call.permission().withdrawn().is_some();
         let limit = if withdrawn { LOOK_AFTER } else { source.stall_timeout };
-        !self.awaited && now.saturating_duration_since(self.last_arrival) >= limit
+        !self.awaited && now.saturating_duration_since(self.asked) >= limit
     }
 
     fn next_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RelayError>>> {

@@ -2,7 +2,12 @@
 
 use std::fmt;
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
+
+/// `x-gateway-request-id`: the gateway's own id, on every answer.
+pub(crate) const GATEWAY_REQUEST_ID: HeaderName = HeaderName::from_static("x-gateway-request-id");
+/// `x-request-id`: upstream's own id where upstream answered, else the gateway's.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Makes request ids for one worker: a random start, so that no two workers or processes meet, and a count.
 #[derive(Debug)]

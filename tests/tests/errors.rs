@@ -42,6 +42,7 @@ impl Row<'_> {
         assert_eq!(reply.header("x-quota-reason"), Some(self.error));
         assert_eq!(reply.header("content-type"), Some("application/json"));
         assert!(reply.header("x-request-id").is_some_and(|id| !id.is_empty()));
+        assert_eq!(reply.header("x-request-id"), reply.header("x-gateway-request-id"));
         let (seconds, milliseconds) = (reply.header("retry-after"), reply.header("retry-after-ms"));
         assert_eq!(body.get("retryAfter").and_then(Value::as_str), seconds, "{body}");
         assert_eq!(seconds.is_some(), self.waits, "{body}");

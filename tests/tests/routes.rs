@@ -2,10 +2,12 @@
 #![expect(clippy::unwrap_used, reason = "tests unwrap, and so do their helpers")]
 #![expect(clippy::float_cmp, reason = "counters are whole numbers")]
 
+use std::io::Write as _;
+
 use bytes::Bytes;
-use gateway_tests::harness::{Protocol, Reply, Scene, chat, post, user_says};
+use gateway_tests::harness::{Protocol, Reply, Scene, ScriptedUpstream, chat, post, user_says, wait_until};
 use gateway_tests::simulator::{Behaviour, UsageReport};
-use http::header::{AUTHORIZATION, HeaderName};
+use http::header::{AUTHORIZATION, HeaderName, ORIGIN};
 use http::{HeaderValue, Request};
 use serde_json::{Value, json};
 
@@ -83,12 +85,29 @@ async fn models_are_those_that_the_tenant_may_use() {
         |key: &str| Request::get("/openai/v1/models").header("api-key", key).body(Bytes::new()).unwrap();
     let reply = scene.gateway.call(list(&scene.acme.primary)).await.unwrap();
     let models = reply.json().unwrap();
-    let ids: Vec<_> = models["data"].as_array().unwrap().iter().map(|model| model["id"].clone()).collect();
-    assert_eq!(ids, ["chat", "embed", "instruct"]);
+    let ids = |list: &Value| -> Vec<_> {
+        list["data"].as_array().unwrap().iter().map(|entry| entry["id"].clone()).collect()
+    };
+    assert_eq!(ids(&models), ["chat", "embed", "instruct"]);
     assert_eq!(models["object"], "list");
     let counted = [("tenant", "acme"), ("status", "200")];
     assert_eq!(scene.gateway.metric("gateway_requests_total", &counted).await.unwrap(), 1.0);
     refused(&scene, list("aoai_no"), 401, "invalid_subscription_key").await;
+    let key = scene.acme.primary.as_str();
+    let get = |path: &str| Request::get(path).header("api-key", key).body(Bytes::new()).unwrap();
+    let old = scene.gateway.call(get("/openai/models?api-version=2024-10-21")).await.unwrap();
+    assert_eq!(old.json().unwrap(), models);
+    let deployments = scene.gateway.call(get("/openai/deployments?api-version=2022-12-01")).await.unwrap();
+    let deployments = deployments.json().unwrap();
+    assert_eq!(ids(&deployments), ["chat", "embed", "instruct"]);
+    let first = &deployments["data"][0];
+    assert_eq!((&first["model"], &first["status"]), (&json!("gpt-4o-mini"), &json!("succeeded")));
+    assert_eq!((&first["object"], &deployments["object"]), (&json!("deployment"), &json!("list")));
+    let one = scene.gateway.call(get("/openai/v1/models/chat")).await.unwrap();
+    assert_eq!(one.json().unwrap(), models["data"][0]);
+    for other in ["twin", "nowhere", "chat%20"] {
+        refused(&scene, get(&format!("/openai/v1/models/{other}")), 404, "unknown_deployment").await;
+    }
     assert_eq!(scene.azure.requests().len(), 0, "the gateway answers this itself");
 }
 
@@ -115,7 +134,9 @@ async fn what_is_not_metered_does_not_exist() {
         ("OPTIONS", "/openai/v1/chat/completions"),
         ("GET", "/metrics"),
         ("GET", "/status"),
-        ("GET", "/"),
+        ("POST", "/"),
+        ("GET", "/openai/deployments/chat"),
+        ("GET", "/openai/models/chat"),
     ] {
         let request = Request::builder().method(method).uri(path).header("api-key", key);
         refused(&scene, request.body(Bytes::new()).unwrap(), 404, "unknown_route").await;
@@ -263,6 +284,151 @@ async fn a_key_is_found_in_all_five_places_and_the_first_wins() {
         assert!(!recorded.contains(key) && !recorded.contains("wrong"), "{recorded:?}");
         assert_eq!(recorded.target, "/openai/deployments/chat/chat/completions?api-version=2024-10-21");
     }
+}
+
+#[tokio::test]
+async fn an_empty_key_leaves_the_place_to_the_next() {
+    let scene = Scene::start(SCENE).await.unwrap();
+    let key = scene.acme.primary.as_str();
+    for (at, empty) in PLACES.iter().enumerate() {
+        for place in &PLACES[at + 1..] {
+            let reply = scene.gateway.call(with_keys(&[(empty, ""), (place, key)])).await.unwrap();
+            assert_eq!(reply.status, 200, "{place} behind an empty {empty}: {:?}", reply.body);
+        }
+    }
+    refused(&scene, with_keys(&PLACES.map(|place| (place, ""))), 401, "missing_tenant").await;
+}
+
+#[tokio::test]
+async fn upstreams_request_id_passes_beside_the_gateways_own() {
+    let answer = json!({
+        "id": "chatcmpl-1",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 1_000_000, "completion_tokens": 0, "total_tokens": 1_000_000},
+    });
+    let answer = answer.to_string();
+    let upstream = ScriptedUpstream::start(move |stream| {
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nx-request-id: azures\r\n\
+             apim-request-id: apims\r\nx-ms-client-request-id: callers\r\nx-gateway-request-id: forged\r\n\r\n",
+            answer.len()
+        );
+        stream.write_all((head + &answer).as_bytes())
+    })
+    .unwrap();
+    let scene = Scene::beside(upstream.address(), "", "").await.unwrap();
+    let key = scene.acme.primary.as_str();
+    let reply = scene.gateway.call(chat("odd", key, &user_says("hi")).unwrap()).await.unwrap();
+    for (header, value) in
+        [("x-request-id", "azures"), ("apim-request-id", "apims"), ("x-ms-client-request-id", "callers")]
+    {
+        assert_eq!(reply.header(header), Some(value));
+    }
+    let id = reply.header("x-gateway-request-id").unwrap();
+    assert_eq!(id.len(), 32);
+    let log = scene.gateway.log().clone();
+    let logged = tokio::task::spawn_blocking(move || log.wait_for("call")).await.unwrap().unwrap();
+    assert_eq!((&logged["request_id"], &logged["upstream_request_id"]), (&json!(id), &json!("azures")));
+    assert_eq!((&logged["backend"], &logged["usage_source"]), (&json!("odd"), &json!("upstream")));
+    assert_eq!(logged["cost_dollars"], json!(0.15));
+    // What upstream never saw has the gateway's id alone.
+    let wrong = chat("odd", "wrong", &user_says("hi")).unwrap();
+    let refusal = refused(&scene, wrong, 401, "invalid_subscription_key").await;
+    assert_eq!(refusal.header("x-request-id"), refusal.header("x-gateway-request-id"));
+    // The caller's own id, and its wish to be told it, go upstream.
+    let mut traced = chat("chat", key, &user_says("hi")).unwrap();
+    traced.headers_mut().insert("x-ms-return-client-request-id", HeaderValue::from_static("true"));
+    assert_eq!(scene.gateway.call(traced).await.unwrap().status, 200);
+    let sent = scene.azure.requests().pop().unwrap();
+    assert_eq!(sent.header("x-ms-return-client-request-id"), Some("true"));
+}
+
+#[tokio::test]
+async fn a_load_balancer_is_answered_and_serves_nobody() {
+    let scene =
+        Scene::start("[kernel]\nexempt = []\ncalls_per_second = 100000\ncall_burst = 5\n").await.unwrap();
+    let mut client = scene.gateway.connect(Protocol::Http1).await.unwrap();
+    for path in ["/", "/healthz"] {
+        for method in ["GET", "HEAD"] {
+            let request = Request::builder().method(method).uri(path).body(Bytes::new()).unwrap();
+            let reply = client.send(request).await.unwrap();
+            assert_eq!((reply.status.as_u16(), reply.body.len()), (200, 0), "{method} {path}");
+        }
+    }
+    assert_eq!(scene.gateway.metric("gateway_requests_total", &[]).await.unwrap(), 0.0);
+    // Whoever guesses keys does not get free of it by asking for the gateway's health in between.
+    wait_until("the source is under penalty", async || {
+        let wrong = chat("chat", "wrong", &user_says("hi")).unwrap();
+        let guess = client.send(wrong).await.unwrap();
+        let health = client.send(Request::get("/healthz").body(Bytes::new()).unwrap()).await.unwrap();
+        guess.status == 429 && health.status == 429
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn health_is_charged_to_its_source() {
+    let scene = Scene::start("[kernel]\nexempt = []\ncalls_per_second = 1\ncall_burst = 5\n").await.unwrap();
+    let mut client = scene.gateway.connect(Protocol::Http1).await.unwrap();
+    wait_until("the source is under penalty", async || {
+        let reply = client.send(Request::get("/healthz").body(Bytes::new()).unwrap()).await.unwrap();
+        reply.error().as_deref() == Some("source_limit")
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn browsers_are_let_in_where_that_is_configured() {
+    let page = "https://app.example.com";
+    let scene = Scene::start(&format!("[listen]\ncors_origins = [\"{page}\"]\n")).await.unwrap();
+    let from = |origin: &'static str, mut request: Request<Bytes>| {
+        request.headers_mut().insert(ORIGIN, HeaderValue::from_static(origin));
+        request
+    };
+    let preflight = |origin| {
+        let request = Request::options("/openai/v1/chat/completions")
+            .header("access-control-request-method", "POST")
+            .header("access-control-request-headers", "authorization,content-type,x-stainless-lang");
+        from(origin, request.body(Bytes::new()).unwrap())
+    };
+    let allowed = "access-control-allow-origin";
+    let answer = scene.gateway.call(preflight("https://app.example.com")).await.unwrap();
+    assert_eq!((answer.status.as_u16(), answer.header(allowed)), (204, Some(page)));
+    assert_eq!(
+        answer.header("access-control-allow-headers"),
+        Some("authorization, content-type, x-stainless-lang")
+    );
+    for header in ["access-control-allow-methods", "access-control-max-age", "vary"] {
+        assert!(answer.header(header).is_some(), "{header}");
+    }
+    let key = scene.acme.primary.as_str();
+    for (key, status) in [(key, 200), ("wrong", 401)] {
+        for protocol in [Protocol::Http1, Protocol::Http2] {
+            let call = from("https://app.example.com", chat("chat", key, &user_says("hi")).unwrap());
+            let reply = scene.gateway.connect(protocol).await.unwrap().send(call).await.unwrap();
+            assert_eq!((reply.status.as_u16(), reply.header(allowed)), (status, Some(page)));
+            assert!(reply.header("access-control-expose-headers").unwrap().contains("x-gateway-request-id"));
+        }
+    }
+    // Another page's browser is told nothing, and keeps the answer from it.
+    refused(&scene, preflight("https://evil.example.com"), 404, "unknown_route").await;
+    let call = from("https://evil.example.com", chat("chat", key, &user_says("hi")).unwrap());
+    let reply = scene.gateway.call(call).await.unwrap();
+    assert_eq!((reply.header(allowed), reply.header("vary")), (None, Some("origin")));
+    scene.unharmed().await.unwrap();
+}
+
+#[tokio::test]
+async fn browsers_are_told_nothing_by_default() {
+    let scene = Scene::start("").await.unwrap();
+    let mut call = chat("chat", &scene.acme.primary, &user_says("hi")).unwrap();
+    call.headers_mut().insert(ORIGIN, HeaderValue::from_static("https://app.example.com"));
+    let reply = scene.gateway.call(call).await.unwrap();
+    assert_eq!(reply.status, 200);
+    assert!(!reply.headers.keys().any(|name| name.as_str().starts_with("access-control-")));
+    assert_eq!(reply.header("vary"), None);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use gateway_user::api::Api;
 use gateway_user::meter::hide::UsageHider;
 use gateway_user::meter::stream::StreamMeter;
-use gateway_user::tokens::Encoding;
+use gateway_user::model::Encoding;
 use serde_json::Value;
 
 pub(crate) fn run(data: &[u8]) {

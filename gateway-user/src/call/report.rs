@@ -5,15 +5,30 @@
 
 use std::time::Duration;
 
+use http::{HeaderMap, HeaderValue};
 use tokio::sync::mpsc;
 
-use crate::billing::Source;
-use crate::names::{DeploymentName, TenantName};
+use crate::billing::Bill;
+use crate::names::{BackendName, DeploymentName, TenantName};
 use crate::request_id::RequestId;
-use crate::units::{NanoDollars, Tokens};
+use crate::units::Tokens;
 
 /// Reports that may wait; those beyond are logged at once.
 const WAITING: usize = 256;
+
+/// Headers in which upstream names its own id of a request, first found wins.
+const UPSTREAM_REQUEST_IDS: [&str; 2] = ["x-request-id", "apim-request-id"];
+/// A longer id is not logged; Azure's have 36 characters.
+const LONGEST_ID: usize = 128;
+
+/// Where a call went and how its figures came about.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Trace {
+    /// The backend that it was sent to last.
+    pub(super) backend: Option<BackendName>,
+    /// Upstream's own id of it, which Azure's support asks for.
+    pub(super) upstream_request_id: Option<HeaderValue>,
+}
 
 /// One call, as the log tells of it.
 #[derive(Debug)]
@@ -26,9 +41,9 @@ pub(super) struct Report {
     pub(super) streaming: bool,
     pub(super) prompt: Tokens,
     pub(super) completion: Tokens,
-    /// What the call costs, and what that rests on; nothing where it was not booked.
-    pub(super) cost: Option<NanoDollars>,
-    pub(super) source: Option<Source>,
+    /// What the call paid, and what that rests on; nothing where it was not booked.
+    pub(super) bill: Option<Bill>,
+    pub(super) trace: Trace,
     /// From the request's going upstream to the head of the response.
     pub(super) upstream: Option<Duration>,
     /// From the call's arrival to its first chunk.
@@ -87,13 +102,23 @@ impl Report {
             stream = self.streaming,
             prompt_tokens = self.prompt.get(),
             completion_tokens = self.completion.get(),
-            cost_dollars = self.cost.map(NanoDollars::as_dollars),
-            usage_source = self.source.map(Source::as_str),
+            cost_dollars = self.bill.map(|bill| bill.booked.cost.as_dollars()),
+            usage_source = self.bill.map(|bill| bill.source.as_str()),
+            backend = self.trace.backend.as_ref().map(BackendName::as_str),
+            upstream_request_id = self.trace.upstream_request_id.as_ref().and_then(|id| id.to_str().ok()),
             upstream_ms = self.upstream.map(millis),
             first_chunk_ms = self.first_chunk.map(millis),
             duration_ms = millis(self.duration),
             "call"
         );
+    }
+}
+
+impl Trace {
+    /// Takes upstream's own id from the head of its response.
+    pub(super) fn answered(&mut self, headers: &HeaderMap) {
+        let id = UPSTREAM_REQUEST_IDS.iter().find_map(|name| headers.get(*name));
+        self.upstream_request_id = id.filter(|id| id.len() <= LONGEST_ID).cloned();
     }
 }
 
@@ -140,8 +165,8 @@ mod tests {
             streaming: false,
             prompt: Tokens::new(1),
             completion: Tokens::new(2),
-            cost: None,
-            source: None,
+            bill: None,
+            trace: Trace::default(),
             upstream: None,
             first_chunk: None,
             duration: Duration::ZERO,

@@ -160,6 +160,11 @@ pub enum Problem {
     /// The text is no address to listen on.
     #[error("must be an address and a port such as \"0.0.0.0:8443\" or \"[::]:8443\", found {0:?}")]
     Address(String),
+    /// The text is no web origin.
+    #[error(
+        "must be an origin as browsers write it, such as \"https://app.example.com\", or \"*\", found {0:?}"
+    )]
+    Origin(String),
     /// The text is no network.
     #[error("must be a network such as \"10.0.0.0/8\", \"fd00::/8\" or a single address, found {0:?}")]
     Network(String),

@@ -5,10 +5,13 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use http::HeaderValue;
 use ipnet::IpNet;
+use toml::de::DeValue;
 use tracing::level_filters::LevelFilter;
 
 use super::document::{Reported, Section};
+use super::error::Problem;
 use super::value;
 
 /// `[listen]`: where callers connect, and what one connection may take.
@@ -26,6 +29,10 @@ pub struct Listen {
     pub proxy_protocol_from: Vec<IpNet>,
     /// The longest request body taken.
     pub max_body_bytes: usize,
+    /// The most bytes of request bodies and held answers in memory at once, of all tenants together.
+    pub max_buffered_bytes: usize,
+    /// The origins whose pages may call from a browser.
+    pub cors_origins: CorsOrigins,
     /// The least rate at which a request body has to come, on the whole; `header_timeout` is allowed beyond that.
     pub min_body_bytes_per_second: NonZeroU32,
     /// From the first byte of a request, or the end of the handshake, to the last byte of its headers; and the longest
@@ -43,6 +50,18 @@ pub struct Listen {
     pub max_connections: NonZeroUsize,
     /// The number of threads that serve; the available cores where it is not given.
     pub workers: Option<NonZeroUsize>,
+}
+
+/// The origins whose pages may call from a browser (Fetch Standard, "CORS protocol").
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum CorsOrigins {
+    /// None: the gateway says nothing about origins.
+    #[default]
+    None,
+    /// These, each as browsers write it in `Origin`.
+    These(Vec<HeaderValue>),
+    /// Every one.
+    Any,
 }
 
 /// `[admin]`: where operators and probes connect, in plain HTTP.
@@ -87,15 +106,21 @@ impl Listen {
     pub(super) fn read(section: &mut Section<'_>, folder: &Path) -> Result<Self, Reported> {
         let certificate = section.required("certificate", value::path);
         let private_key = section.required("private_key", value::path);
+        let max_body_bytes =
+            section.or("max_body_bytes", DEFAULT_MAX_BODY_BYTES, value::count_of(MOST_BODY_BYTES)).get();
         let listen = Self {
             address: section.or("address", DEFAULT_ADDRESS, value::address),
             certificate: PathBuf::new(),
             private_key: PathBuf::new(),
             client_ca: section.optional("client_ca", value::path).map(|path| folder.join(path)),
             proxy_protocol_from: section.list("proxy_protocol_from", value::network).unwrap_or_default(),
-            max_body_bytes: section
-                .or("max_body_bytes", DEFAULT_MAX_BODY_BYTES, value::count_of(MOST_BODY_BYTES))
-                .get(),
+            max_body_bytes,
+            max_buffered_bytes: section.or(
+                "max_buffered_bytes",
+                least_buffered(max_body_bytes).max(DEFAULT_MAX_BUFFERED_BYTES),
+                buffered(max_body_bytes),
+            ),
+            cors_origins: section.list("cors_origins", origin).map(CorsOrigins::of).unwrap_or_default(),
             min_body_bytes_per_second: section.or(
                 "min_body_bytes_per_second",
                 DEFAULT_MIN_BODY_BYTES_PER_SECOND,
@@ -115,6 +140,48 @@ impl Listen {
         };
         Ok(Self { certificate: folder.join(certificate?), private_key: folder.join(private_key?), ..listen })
     }
+}
+
+impl CorsOrigins {
+    fn of(origins: Vec<Option<HeaderValue>>) -> Self {
+        if origins.is_empty() {
+            return Self::None;
+        }
+        origins.into_iter().collect::<Option<_>>().map_or(Self::Any, Self::These)
+    }
+}
+
+/// An origin, as browsers write it; nothing for `"*"`.
+fn origin(value: &DeValue<'_>) -> Result<Option<HeaderValue>, Problem> {
+    let text = value::text(value)?;
+    if text == "*" {
+        return Ok(None);
+    }
+    let wrong = || Problem::Origin(text.to_owned());
+    let (scheme, host) = text.split_once("://").ok_or_else(wrong)?;
+    let is_of_host =
+        |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_' | b':' | b'[' | b']');
+    let is_of_scheme = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'+' | b'-' | b'.');
+    if scheme.is_empty()
+        || host.is_empty()
+        || !scheme.bytes().all(is_of_scheme)
+        || !host.bytes().all(is_of_host)
+    {
+        return Err(wrong());
+    }
+    HeaderValue::from_str(text).map(Some).map_err(|_not_visible| wrong())
+}
+
+/// A number of bytes in which a body of the longest kind has room, though no tenant may use more than it leaves free.
+fn buffered(max_body_bytes: usize) -> impl Fn(&DeValue<'_>) -> Result<usize, Problem> {
+    move |value| {
+        let number = value::whole(value, least_buffered(max_body_bytes) as u64, MOST_BUFFERED_BYTES)?;
+        usize::try_from(number).map_err(|_too_large| Problem::Empty)
+    }
+}
+
+const fn least_buffered(max_body_bytes: usize) -> usize {
+    max_body_bytes.saturating_mul(2)
 }
 
 impl Admin {
@@ -157,6 +224,10 @@ const DEFAULT_ADMIN_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::L
 const DEFAULT_MAX_BODY_BYTES: NonZeroUsize = NonZeroUsize::new(16 << 20).unwrap();
 /// 1 GiB; a body is held in memory while it is checked.
 const MOST_BODY_BYTES: u64 = 1 << 30;
+/// 256 MiB: eight bodies of the longest kind for one tenant alone.
+const DEFAULT_MAX_BUFFERED_BYTES: usize = 256 << 20;
+/// 1 TiB.
+const MOST_BUFFERED_BYTES: u64 = 1 << 40;
 /// 16 KiB: a call from the slowest mobile network comes faster, and a body of 16 MiB may take 17 minutes.
 const DEFAULT_MIN_BODY_BYTES_PER_SECOND: NonZeroU32 = NonZeroU32::new(16 << 10).unwrap();
 const DEFAULT_HEADER_TIMEOUT: Duration = Duration::from_secs(10);

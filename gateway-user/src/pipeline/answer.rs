@@ -11,13 +11,11 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use serde_json::json;
 
 use super::wait;
 use crate::api::Api;
 use crate::billing::End;
 use crate::call::Call;
-use crate::gateway::{Snapshot, Tenant};
 use crate::limits::Grant;
 use crate::meter::hide::UsageHider;
 use crate::meter::inflate::Inflater;
@@ -245,20 +243,6 @@ fn error(status: StatusCode, parts: &VecDeque<Bytes>) -> End {
         }
         _ => End::Unbilled,
     }
-}
-
-/// The tenant's deployments, as OpenAI's API lists models.
-pub(super) fn models(snapshot: &Snapshot, tenant: &Tenant, open: &OpenCall) -> Response<ReplyBody> {
-    let data: Vec<_> = snapshot
-        .allowed(tenant)
-        .map(|deployment| {
-            json!({"id": deployment.name.as_str(), "object": "model", "created": 0, "owned_by": "azure-openai"})
-        })
-        .collect();
-    let body = Bytes::from(json!({"object": "list", "data": data}).to_string());
-    let mut response = Response::new(ReplyBody::full(body, open.clone()));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
 }
 
 /// Makes of upstream's headers the caller's: without those of its connection, and with the gateway's.

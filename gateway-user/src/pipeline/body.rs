@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, EXPECT};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -14,7 +14,11 @@ use crate::config::Listen;
 use crate::reply::Refusal;
 
 /// The whole body. One that arrives in one piece is not copied.
-pub(super) async fn read(mut body: Incoming, headers: &HeaderMap, listen: &Listen) -> Result<Bytes, Refusal> {
+pub(super) async fn read(
+    body: &mut Incoming,
+    headers: &HeaderMap,
+    listen: &Listen,
+) -> Result<Bytes, Refusal> {
     let most = listen.max_body_bytes;
     let announced =
         headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
@@ -51,6 +55,50 @@ pub(super) async fn read(mut body: Incoming, headers: &HeaderMap, listen: &Liste
     }
     Ok(if gathered.is_empty() { first } else { gathered.freeze() })
 }
+
+/// A body that a refusal leaves unread. Some clients lose the answer when their request is reset before all of it was sent
+/// (curl before 8: "HTTP/2 stream was not closed cleanly"), and an HTTP/1.1 connection with an unread body cannot be used
+/// again. So what is small is read and dropped first, as nginx does.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unread {
+    /// The caller sends its body only once it is asked to (RFC 9110, 10.1.1), and after a refusal not at all.
+    is_withheld: bool,
+}
+
+impl Unread {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        Self { is_withheld: headers.contains_key(EXPECT) }
+    }
+
+    /// Drops the rest of a small body, unless it takes too long. A source under penalty is not waited for: only what it has
+    /// sent already is dropped.
+    pub(super) async fn discard(self, body: &mut Incoming, refusal: &Refusal) {
+        let is_large = body.size_hint().lower() > SMALL_BODY as u64;
+        if self.is_withheld || is_large || matches!(refusal, Refusal::BodyTimeout) {
+            return;
+        }
+        let patience = match refusal {
+            Refusal::SourceLimit { .. } => Duration::ZERO,
+            _ => PATIENCE,
+        };
+        // Either way the answer goes out now.
+        drop(tokio::time::timeout(patience, drain(body)).await);
+    }
+}
+
+/// Reads and drops a body until it ends, or turns out not to be small.
+async fn drain(body: &mut Incoming) {
+    let mut dropped = 0;
+    while dropped <= SMALL_BODY && !body.is_end_stream() {
+        let Some(Ok(frame)) = body.frame().await else { return };
+        dropped += frame.data_ref().map_or(0, Bytes::len);
+    }
+}
+
+/// A body up to this size is read before its request is refused.
+const SMALL_BODY: usize = 64 * 1024;
+/// How long such a body may take: the time in which a caller across the world has sent it, and no place for long.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long a body may have taken to come so far at the slowest, beside the time for its next piece: one that drips
 /// would occupy its place for ever.

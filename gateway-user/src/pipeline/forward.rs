@@ -121,14 +121,14 @@ async fn exchange(
         if let Some(refusal) = call.permission().withdrawn() {
             return Err(Failure::Final(refusal));
         }
-        call.forwarding();
+        call.forwarding(&backend.name);
         let sending = connection.send(request);
         let permission = call.permission();
         let timeout = backend.timeout(&call.deployment.facts);
         let head = wait_for_head(call, sending, prompt);
         let (refusal, end) = match wait::for_upstream(&permission, timeout, head).await {
             Ok(Ok(response)) => {
-                call.answering(response.status());
+                call.answering(response.status(), response.headers());
                 let source = Source {
                     connection,
                     authority: Arc::clone(&backend.authority),

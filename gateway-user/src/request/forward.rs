@@ -11,16 +11,18 @@ const KEY_HEADERS: [HeaderName; 2] =
     [HeaderName::from_static("ocp-apim-subscription-key"), HeaderName::from_static("api-key")];
 
 /// The key that a caller presents: in `Ocp-Apim-Subscription-Key`, `api-key`, `Authorization: Bearer`, or the query's
-/// `subscription-key` or `api-key`; the first of these that is there, right or wrong.
+/// `subscription-key` or `api-key`; the first of these that is not empty, right or wrong.
 #[must_use]
 pub fn caller_key<'a>(headers: &'a HeaderMap, query: Option<&'a str>) -> Option<Cow<'a, [u8]>> {
     for name in KEY_HEADERS {
-        if let Some(value) = headers.get(name) {
-            return Some(Cow::Borrowed(value.as_bytes()));
+        let mut values = headers.get_all(name).iter().map(|value| value.as_bytes().trim_ascii());
+        if let Some(key) = values.find(|value| !value.is_empty()) {
+            return Some(Cow::Borrowed(key));
         }
     }
-    if let Some(bearer) = headers.get(AUTHORIZATION).and_then(|value| bearer(value.as_bytes())) {
-        return Some(Cow::Borrowed(bearer));
+    let mut bearers = headers.get_all(AUTHORIZATION).iter().filter_map(|value| bearer(value.as_bytes()));
+    if let Some(key) = bearers.find(|key| !key.is_empty()) {
+        return Some(Cow::Borrowed(key));
     }
     match query::key(query?)? {
         Cow::Borrowed(key) => Some(Cow::Borrowed(key.as_bytes())),
@@ -77,7 +79,7 @@ fn is_forwarded(name: &str) -> bool {
         | "expect" | "http2-settings" | "x-real-ip" => false,
         // A compressed answer could not be metered.
         "accept-encoding" => false,
-        "x-ms-client-request-id" | "x-ms-useragent" => true,
+        "x-ms-client-request-id" | "x-ms-return-client-request-id" | "x-ms-useragent" => true,
         // `x-ms-spillover-deployment` moves a call to another deployment; none of its kind is let through unknown.
         _ => !["x-ms-", "x-forwarded-", "ocp-apim-"].iter().any(|prefix| name.starts_with(prefix)),
     }
@@ -130,6 +132,19 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_value_is_no_key() {
+        // What an SDK sends whose other way of signing in is not set.
+        let both = [("api-key", ""), ("authorization", "Bearer three")];
+        assert_eq!(key(&both, None).as_deref(), Some("three"));
+        let empty = [("ocp-apim-subscription-key", " "), ("api-key", ""), ("authorization", "Bearer ")];
+        assert_eq!(key(&empty, Some("subscription-key=&api-key=five")).as_deref(), Some("five"));
+        assert_eq!(key(&empty, Some("api-key=")), None);
+        let mut twice = headers(&[("api-key", "")]);
+        twice.append("api-key", "two".parse().unwrap());
+        assert_eq!(caller_key(&twice, None).as_deref(), Some(&b"two"[..]));
+    }
+
+    #[test]
     fn what_could_identify_or_redirect_stays_here() {
         let mut forwarded = headers(&[
             ("authorization", "Bearer k"),
@@ -146,6 +161,7 @@ mod tests {
             ("x-ms-spillover-deployment", "big"),
             ("x-ms-anything-new", "1"),
             ("x-ms-client-request-id", "id"),
+            ("x-ms-return-client-request-id", "true"),
             ("content-type", "application/json"),
             ("user-agent", "sdk"),
             ("x-stainless-retry-count", "0"),
@@ -155,7 +171,13 @@ mod tests {
         names.sort_unstable();
         assert_eq!(
             names,
-            ["content-type", "user-agent", "x-ms-client-request-id", "x-stainless-retry-count"]
+            [
+                "content-type",
+                "user-agent",
+                "x-ms-client-request-id",
+                "x-ms-return-client-request-id",
+                "x-stainless-retry-count"
+            ]
         );
     }
 

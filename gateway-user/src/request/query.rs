@@ -7,11 +7,13 @@ const KEYS: [&str; 2] = ["subscription-key", "api-key"];
 /// A query's parameters that some clients name the deployment in.
 const DEPLOYMENTS: [&str; 4] = ["deployment", "deployment-id", "deployment_id", "model"];
 
-/// The caller's key, as it stands in the query.
+/// The caller's key, as it stands in the query. An empty value is no key.
 #[must_use]
 pub fn key(query: &str) -> Option<Cow<'_, str>> {
-    KEYS.iter()
-        .find_map(|name| pairs(query).find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value))
+    KEYS.iter().find_map(|name| {
+        let is_key = |key: &str, value: &str| key.eq_ignore_ascii_case(name) && !value.is_empty();
+        pairs(query).find(|(key, value)| is_key(key, value)).map(|(_, value)| value)
+    })
 }
 
 /// Every deployment that the query names.
@@ -60,6 +62,8 @@ mod tests {
         assert_eq!(key(query).as_deref(), Some("first"));
         assert_eq!(without_keys(query), "api-version=2024-10-21");
         assert_eq!(key("API%2dkey=x").as_deref(), Some("x"));
+        assert_eq!(key("subscription-key=&api-key=&api-key=x").as_deref(), Some("x"));
+        assert_eq!(key("subscription-key&api-key="), None);
         assert_eq!(without_keys("a=1&%61pi-key=x&b=%20"), "a=1&b=%20");
         assert_eq!(without_keys("api-key"), "");
         assert!(matches!(without_keys("api-version=1"), Cow::Borrowed("api-version=1")));

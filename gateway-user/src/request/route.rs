@@ -14,8 +14,14 @@ pub enum Route<'a> {
         /// The deployment, where the path names it; else the body's `model` does.
         deployment: Option<&'a str>,
     },
-    /// `GET /openai/v1/models`: what the caller may use, answered here.
+    /// `GET /openai/v1/models` and `GET /openai/models`: the caller's own deployments, answered here.
     Models,
+    /// `GET /openai/v1/models/{id}`: one of them.
+    Model(&'a str),
+    /// `GET /openai/deployments`: the same as Azure listed them until API version 2022-12-01.
+    Deployments,
+    /// `GET` or `HEAD` of `/` and `/healthz`: asked by load balancers, without a key.
+    Health,
 }
 
 impl<'a> Route<'a> {
@@ -23,9 +29,12 @@ impl<'a> Route<'a> {
     /// with double slashes or dots) is not among them, so nothing can be read differently upstream.
     #[must_use]
     pub fn of(method: &Method, path: &'a str) -> Option<Self> {
+        if matches!(path, "/" | "/healthz") {
+            return (method == Method::GET || method == Method::HEAD).then_some(Self::Health);
+        }
         let rest = path.strip_prefix("/openai/")?;
         if method == Method::GET {
-            return (rest == "v1/models").then_some(Self::Models);
+            return Self::listing(rest);
         }
         if method != Method::POST {
             return None;
@@ -40,6 +49,17 @@ impl<'a> Route<'a> {
             None => api_of(rest).filter(|api| *api == Api::Responses)?,
         };
         Some(Self::Call { api, deployment: None })
+    }
+
+    fn listing(rest: &'a str) -> Option<Self> {
+        match rest {
+            "v1/models" | "models" => Some(Self::Models),
+            "deployments" => Some(Self::Deployments),
+            _ => {
+                let id = rest.strip_prefix("v1/models/")?;
+                (!id.is_empty() && !id.contains('/')).then_some(Self::Model(id))
+            }
+        }
     }
 }
 
@@ -70,7 +90,34 @@ mod tests {
         let responses = Route::Call { api: Api::Responses, deployment: None };
         assert_eq!(post("/openai/responses"), Some(responses));
         assert_eq!(post("/openai/v1/responses"), Some(responses));
-        assert_eq!(Route::of(&Method::GET, "/openai/v1/models"), Some(Route::Models));
+    }
+
+    #[test]
+    fn what_the_gateway_answers_itself_is_read_only() {
+        for (path, route) in [
+            ("/openai/v1/models", Route::Models),
+            ("/openai/models", Route::Models),
+            ("/openai/v1/models/chat", Route::Model("chat")),
+            ("/openai/deployments", Route::Deployments),
+            ("/", Route::Health),
+            ("/healthz", Route::Health),
+        ] {
+            assert_eq!(Route::of(&Method::GET, path), Some(route), "{path}");
+            assert_eq!(post(path), None, "{path}");
+        }
+        assert_eq!(Route::of(&Method::HEAD, "/healthz"), Some(Route::Health));
+        for path in [
+            "/openai/v1/models/",
+            "/openai/v1/models/a/b",
+            "/openai/models/chat",
+            "/openai/deployments/",
+            "/openai/deployments/chat",
+            "/healthz/",
+            "/readyz",
+            "//",
+        ] {
+            assert_eq!(Route::of(&Method::GET, path), None, "{path}");
+        }
     }
 
     #[test]

@@ -28,6 +28,8 @@ use crate::metrics::HandshakeResult;
 use crate::pipeline::{self, ReplyBody};
 use crate::session::{Activity, Session, WorkerState};
 
+/// Bytes that wait in the kernel, beyond those that the caller's receive window has let out.
+const MOST_UNSENT: u32 = 128 * 1024;
 /// The longest head of a request: line and headers.
 const LONGEST_HEAD: usize = 64 * 1024;
 /// The most headers of a request.
@@ -54,7 +56,11 @@ pub(super) async fn serve(accepted: Accepted) {
     let handshake = Box::pin(async {
         stream.set_nodelay(true)?;
         // A caller that takes nothing for so long is gone, whether or not its system still answers (tcp(7)).
-        socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(listen.idle_timeout))?;
+        let socket = socket2::SockRef::from(&stream);
+        socket.set_tcp_user_timeout(Some(listen.idle_timeout))?;
+        // Else the kernel takes megabytes at once and then nothing until a third of them has left: a slow reader would look
+        // like one that does not read.
+        socket.set_tcp_notsent_lowat(MOST_UNSENT)?;
         let caller = if proxy_protocol::is_trusted(peer, &listen.proxy_protocol_from) {
             // A balancer that speaks for itself is no more to be cut off than one that speaks for others.
             Caller::Proxied(proxy_protocol::source(&mut stream).await?.unwrap_or_else(|| peer.ip()))

@@ -28,9 +28,18 @@ impl RawConnection {
         authority: &Authority,
         protocols: &[&[u8]],
     ) -> anyhow::Result<Self> {
-        let connector = TlsConnector::from(Arc::new(authority.client_config(protocols)?));
         let tcp = in_time("connecting", TcpStream::connect(address)).await??;
         tcp.set_nodelay(true)?;
+        Self::over(tcp, authority, protocols).await
+    }
+
+    /// Shakes hands on a connection of the caller's.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub async fn over(tcp: TcpStream, authority: &Authority, protocols: &[&[u8]]) -> anyhow::Result<Self> {
+        let connector = TlsConnector::from(Arc::new(authority.client_config(protocols)?));
+        let address = tcp.peer_addr()?;
         let handshake = connector.connect(ServerName::IpAddress(address.ip().into()), tcp);
         Ok(Self { stream: in_time("the TLS handshake", handshake).await?? })
     }

@@ -11,7 +11,8 @@ use gateway_tests::harness::{
     wait_until,
 };
 use http::Request;
-use tokio::io::AsyncWriteExt as _;
+use socket2::{Domain, Socket, Type};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
@@ -285,5 +286,83 @@ async fn a_caller_that_never_reads_is_given_up() {
     drop(silent);
     let stalled = [("tenant", "acme"), ("reason", "caller_stalled")];
     assert_eq!(scene.gateway.metric("gateway_requests_total", &stalled).await.unwrap(), 1.0);
+    scene.unharmed().await.unwrap();
+}
+
+/// An upstream with a JSON answer of so many bytes, and the usage at its end.
+fn large(length: usize) -> ScriptedUpstream {
+    let usage = r#""usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}"#;
+    let answer = format!(r#"{{"object":"list","data":"{}",{usage}"#, "a".repeat(length));
+    ScriptedUpstream::start(move |stream| {
+        let length = answer.len();
+        stream.write_all(
+            format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n")
+                .as_bytes(),
+        )?;
+        stream.write_all(answer.as_bytes())
+    })
+    .unwrap()
+}
+
+/// Longer than an answer is held back, so that the caller reads what upstream sent long ago.
+const LARGE: usize = 1_500_000;
+/// What the slow callers take at a time, every [`PAUSE`]: the first megabyte takes them twice `stream_idle_timeout`.
+const MOUTHFUL: usize = 8 << 10;
+const PAUSE: Duration = Duration::from_millis(80);
+
+#[tokio::test]
+async fn who_reads_slowly_and_steadily_over_http1_gets_all_of_a_large_answer() {
+    let upstream = large(LARGE);
+    let scene = before(&upstream, "5s", "").await;
+    // Small segments and a small window, so that the kernels on the way hold no megabyte.
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(16 << 10).unwrap();
+    socket.set_tcp_mss(1000).unwrap();
+    socket.connect(&scene.gateway.address().into()).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let tcp = TcpStream::from_std(socket.into()).unwrap();
+    let authority = scene.gateway.site().authority();
+    let connection = RawConnection::over(tcp, authority, &[b"http/1.1"]).await.unwrap();
+    let mut stream = connection.into_inner();
+    let request = head(&scene, &format!("content-length: {}\r\n", BODY.len())).replacen("/chat/", "/odd/", 1);
+    stream.write_all((request + BODY).as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let mut mouthful = [0; MOUTHFUL];
+    while answer.len() < LARGE {
+        let read = stream.read(&mut mouthful).await.unwrap();
+        assert!(read > 0, "cut after {} bytes", answer.len());
+        answer.extend_from_slice(&mouthful[..read]);
+        sleep(PAUSE).await;
+    }
+    drop(stream);
+    scene.unharmed().await.unwrap();
+}
+
+#[tokio::test]
+async fn who_reads_slowly_and_steadily_over_http2_gets_all_of_a_large_answer() {
+    let upstream = large(LARGE);
+    let scene = before(&upstream, "5s", "").await;
+    let stream = scene.gateway.connect_raw(&[b"h2"]).await.unwrap().into_inner();
+    let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let path = CHAT.replacen("/chat/", "/odd/", 1);
+    let request = Request::post(format!("https://gateway{path}")).header("api-key", &scene.acme.primary);
+    let mut sender = sender.ready().await.unwrap();
+    let (answer, mut body) = sender.send_request(request.body(()).unwrap(), false).unwrap();
+    body.send_data(Bytes::from_static(BODY.as_bytes()), true).unwrap();
+    let mut answer = answer.await.unwrap().into_body();
+    let mut length = 0;
+    while let Some(data) = answer.data().await {
+        let mut unread = data.unwrap().len();
+        length += unread;
+        while unread > 0 {
+            let mouthful = unread.min(MOUTHFUL);
+            answer.flow_control().release_capacity(mouthful).unwrap();
+            unread -= mouthful;
+            sleep(PAUSE).await;
+        }
+    }
+    assert!(length > LARGE, "cut after {length} bytes");
+    connection.abort();
     scene.unharmed().await.unwrap();
 }
