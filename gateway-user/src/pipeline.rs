@@ -330,7 +330,7 @@ async fn within_window(call: &mut Call, limit: Tokens, api: Api, body: &Bytes) -
         let estimate = estimate(api, &call.deployment, body).await;
         call.estimate(estimate.tokens);
     }
-    limit.min(window.saturating_sub(call.prompt)).max(LEAST_LIMIT)
+    limit.min(window.saturating_sub(call.prompt).max(LEAST_LIMIT))
 }
 
 /// The tokens of a prompt. A long one is counted where it blocks nobody.

@@ -107,7 +107,7 @@ async fn check_requests(openai: bool) {
         (raw("{\"messages\":".to_owned()), 400, "invalid_request", invalid, acme, None),
         (raw("[]".to_owned()), 400, "invalid_request", invalid, acme, None),
         (raw("{\"n\":1,\"n\":2}".to_owned()), 400, "invalid_request", invalid, acme, None),
-        (raw("{\"model\":\"embed\"}".to_owned()), 400, "invalid_request", invalid, acme, None),
+        (raw("{\"stream\":1}".to_owned()), 400, "invalid_request", invalid, acme, None),
         (raw(" ".repeat(5000)), 413, "body_too_large", invalid, acme, Some(json!(4096))),
     ];
     for (request, status, error, kind, tenant, limit) in cases {

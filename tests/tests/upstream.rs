@@ -48,11 +48,10 @@ async fn paid_for(scene: &Scene, mut body: Value) -> (u16, f64, f64) {
 #[tokio::test]
 async fn a_prompt_that_upstream_may_have_read_is_paid_for() {
     for (head, status, pays_prompt, output) in [
-        // It closes with all of the request read and no answer, which no caller can tell from one that was charged.
-        ("", 502, true, 0.0),
-        ("HTTP/1.1 200", 502, true, 0.0),
-        // With a head of success and no usage it may have written all.
-        ("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{", 502, true, 77.0),
+        // It closes with all of the request read: it may have written all that was held, before its head or behind it.
+        ("", 502, true, 77.0),
+        ("HTTP/1.1 200", 502, true, 77.0),
+        ("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{", 502, true, 77.0),
         // Its errors are free.
         ("HTTP/1.1 500 X\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}", 500, false, 0.0),
         ("HTTP/1.1 500 X\r\ncontent-length: 9\r\n\r\n{", 502, false, 0.0),
