@@ -9,12 +9,14 @@ mod bound;
 mod count;
 mod encoding;
 mod estimate;
+mod generation;
 mod image;
 mod image_size;
 pub(crate) mod items;
 mod messages;
 mod output;
 mod raw;
+mod schema;
 mod tools;
 
 pub use bound::byte_bound;
