@@ -20,6 +20,8 @@ pub struct Model {
     pub encoding: Encoding,
     /// How it turns images into tokens.
     pub images: ImageRule,
+    /// Which rules its prompts follow.
+    pub generation: Generation,
     /// Whether it spends output tokens on reasoning that never appears on the wire.
     pub reasons: bool,
     /// The most tokens of a prompt and its answer together; `None` where nobody says.
@@ -41,6 +43,18 @@ pub enum Encoding {
     Cl100k,
 }
 
+/// Models whose prompts are built alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Generation {
+    /// Everything before GPT-5.
+    Gpt4,
+    /// GPT-5 up to GPT-5.5, and gpt-oss: prompts in the harmony format (<https://github.com/openai/harmony>).
+    Gpt5,
+    /// GPT-5.6 and later, and every model not known here: reasoning of earlier turns stays in the prompt unless
+    /// `reasoning.context` says otherwise.
+    Gpt56,
+}
+
 /// The field of a chat completion that limits the answer's tokens (Azure OpenAI, "Reasoning models", "API & feature
 /// support").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +70,7 @@ impl Model {
     pub const UNKNOWN: Self = Self {
         encoding: Encoding::O200k,
         images: ImageRule::GPT_5_6,
+        generation: Generation::Gpt56,
         // Output that is not on the wire would be free if this were wrong in the other direction.
         reasons: true,
         context_window: None,

@@ -15,6 +15,7 @@ pub(crate) mod items;
 mod messages;
 mod output;
 mod raw;
+mod schema;
 mod tools;
 
 pub use bound::byte_bound;

@@ -16,28 +16,36 @@ mod answer;
 mod behaviour;
 mod body;
 mod call;
+mod catalogue;
 mod chat;
 mod completions;
 mod compress;
+mod deployments;
 mod embeddings;
+mod fields;
 mod filter;
 mod fixed;
 mod identity;
 mod ids;
 mod ledger;
+mod limits;
 mod listen;
 mod model;
 mod prompt;
+mod quota;
 mod record;
 mod refusal;
 mod responses;
 mod route;
 mod service;
+mod stored;
 mod words;
 
 pub use behaviour::{Behaviour, Fault, Framing, UsageReport};
+pub use deployments::Deployments;
 pub use identity::{AUDIENCE, IDENTITY_HEADER, IdentityFault};
 pub use ledger::{Burst, Totals};
+pub use quota::Quota;
 pub use record::Recorded;
 
 use crate::certificate::Authority;
@@ -63,6 +71,9 @@ pub struct Options {
     pub timed: bool,
     /// How long issued tokens hold.
     pub token_lifetime: Duration,
+    /// Lets a site of the harness declare the deployments of its configuration, so that calls to them are refused
+    /// where Azure would refuse them.
+    pub strict_models: bool,
     /// Threads that serve, each with a runtime of its own.
     pub threads: usize,
 }
@@ -74,6 +85,7 @@ pub struct Simulator {
     address: SocketAddr,
     tls_address: Option<SocketAddr>,
     authority: Option<Authority>,
+    strict_models: bool,
     stop: Option<watch::Sender<()>>,
     threads: Vec<JoinHandle<io::Result<()>>>,
 }
@@ -89,6 +101,7 @@ impl Default for Options {
             fixed_answers: false,
             timed: false,
             token_lifetime: Duration::from_hours(1),
+            strict_models: false,
             threads: 1,
         }
     }
@@ -138,7 +151,8 @@ impl Simulator {
             Some((door, _, authority)) => (Some(door.address), Some(authority)),
             None => (None, None),
         };
-        Ok(Self { azure, address, tls_address, authority, stop: Some(stop), threads })
+        let strict_models = options.strict_models;
+        Ok(Self { azure, address, tls_address, authority, strict_models, stop: Some(stop), threads })
     }
 
     /// Where it listens for plain HTTP.
@@ -175,6 +189,29 @@ impl Simulator {
     #[must_use]
     pub const fn authority(&self) -> Option<&Authority> {
         self.authority.as_ref()
+    }
+
+    /// Declares a deployment of a model. From the first on, other names are no deployments, and a model that the
+    /// simulator knows has its bounds: `gpt-4o`, `gpt-4o-2024-05-13`.
+    pub fn deploy(&self, name: &str, model: &str) {
+        self.azure.deployments.declare(name, model);
+    }
+
+    /// Limits a deployment, which then answers 429 to what passes the limit.
+    pub fn limit(&self, deployment: &str, quota: Quota) {
+        self.azure.quotas.set(deployment, quota);
+    }
+
+    /// The declared deployments, for whoever changes them later.
+    #[must_use]
+    pub fn deployments(&self) -> Deployments {
+        self.azure.deployments.clone()
+    }
+
+    /// Whether a site declares its deployments, see [`Options::strict_models`].
+    #[must_use]
+    pub const fn strict_models(&self) -> bool {
+        self.strict_models
     }
 
     /// Sets how calls are answered that nothing else is said about.

@@ -163,7 +163,7 @@ async fn chunks_that_lie_are_refused() {
     connection.write((chunked + &body + "0\r\nx-trailer: 1\r\n\r\n").as_bytes()).await.unwrap();
     let answer = connection.read_until("\r\n\r\n").await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    assert_eq!(scene.azure.requests().pop().unwrap().body, BODY.replacen('{', "{\"max_tokens\":128000,", 1));
+    assert_eq!(scene.azure.requests().pop().unwrap().body, BODY);
     assert_eq!(scene.azure.requests().len(), 1);
     scene.unharmed().await.unwrap();
 }

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{Encoding, ImageRule, LimitField, Model};
+use super::{Encoding, Generation, ImageRule, LimitField, Model};
 use crate::units::Tokens;
 
 /// An answer of a few thousand tokens, written slowly.
@@ -22,6 +22,7 @@ const fn chat(context_window: u64, max_output: u64) -> Model {
     Model {
         encoding: Encoding::O200k,
         images: ImageRule::GPT_4O,
+        generation: Generation::Gpt4,
         reasons: false,
         context_window: Some(Tokens::new(context_window)),
         max_output: Some(Tokens::new(max_output)),
@@ -40,13 +41,23 @@ const fn reasoning(context_window: u64, max_output: u64, images: ImageRule) -> M
     }
 }
 
-const fn pro(context_window: u64, max_output: u64, images: ImageRule) -> Model {
-    Model { longest_silence: PRO_SILENCE, ..reasoning(context_window, max_output, images) }
+const fn pro(model: Model) -> Model {
+    Model { longest_silence: PRO_SILENCE, ..model }
+}
+
+/// GPT-5 and what came of it.
+const fn gpt_5(context_window: u64, max_output: u64, images: ImageRule) -> Model {
+    Model { generation: Generation::Gpt5, ..reasoning(context_window, max_output, images) }
 }
 
 /// GPT-5 without reasoning.
 const fn instant(images: ImageRule) -> Model {
-    Model { images, limit_field: LimitField::MaxCompletionTokens, ..chat(128_000, 16_384) }
+    Model {
+        images,
+        generation: Generation::Gpt5,
+        limit_field: LimitField::MaxCompletionTokens,
+        ..chat(128_000, 16_384)
+    }
 }
 
 /// Models before GPT-4o.
@@ -98,32 +109,32 @@ pub(super) const MODELS: [(&str, Model); 65] = [
     ("o1", reasoning(200_000, 100_000, ImageRule::O1)),
     ("o1-preview", reasoning(128_000, 32_768, ImageRule::O1)),
     ("o1-mini", reasoning(128_000, 65_536, ImageRule::O1)),
-    ("o1-pro", pro(200_000, 100_000, ImageRule::O1)),
+    ("o1-pro", pro(reasoning(200_000, 100_000, ImageRule::O1))),
     ("o3", reasoning(200_000, 100_000, ImageRule::O1)),
     ("o3-mini", reasoning(200_000, 100_000, ImageRule::O1)),
-    ("o3-pro", pro(200_000, 100_000, ImageRule::O1)),
-    ("o3-deep-research", pro(200_000, 100_000, ImageRule::O1)),
+    ("o3-pro", pro(reasoning(200_000, 100_000, ImageRule::O1))),
+    ("o3-deep-research", pro(reasoning(200_000, 100_000, ImageRule::O1))),
     ("o4-mini", reasoning(200_000, 100_000, ImageRule::small(172))),
     ("codex-mini", reasoning(200_000, 100_000, ImageRule::small(172))),
-    ("gpt-oss", reasoning(131_072, 131_072, ImageRule::GPT_4O)),
-    ("gpt-5", reasoning(400_000, 128_000, ImageRule::GPT_5)),
-    ("gpt-5-mini", reasoning(400_000, 128_000, ImageRule::small(162))),
-    ("gpt-5-nano", reasoning(400_000, 128_000, ImageRule::small(246))),
-    ("gpt-5-codex-mini", reasoning(400_000, 128_000, ImageRule::SMALL_UNLISTED)),
-    ("gpt-5-pro", pro(400_000, 128_000, ImageRule::GPT_5)),
+    ("gpt-oss", gpt_5(131_072, 131_072, ImageRule::GPT_4O)),
+    ("gpt-5", gpt_5(400_000, 128_000, ImageRule::GPT_5)),
+    ("gpt-5-mini", gpt_5(400_000, 128_000, ImageRule::small(162))),
+    ("gpt-5-nano", gpt_5(400_000, 128_000, ImageRule::small(246))),
+    ("gpt-5-codex-mini", gpt_5(400_000, 128_000, ImageRule::SMALL_UNLISTED)),
+    ("gpt-5-pro", pro(gpt_5(400_000, 128_000, ImageRule::GPT_5))),
     ("gpt-5-chat", instant(ImageRule::GPT_5)),
-    ("gpt-5.1", reasoning(400_000, 128_000, ImageRule::GPT_5)),
-    ("gpt-5.1-codex-mini", reasoning(400_000, 128_000, ImageRule::SMALL_UNLISTED)),
-    ("gpt-5.1-chat", reasoning(128_000, 16_384, ImageRule::GPT_5)),
-    ("gpt-5.2", reasoning(400_000, 128_000, ImageRule::SMALL_UNLISTED)),
-    ("gpt-5.2-chat", reasoning(128_000, 16_384, ImageRule::SMALL_UNLISTED)),
-    ("gpt-5.3", reasoning(400_000, 128_000, ImageRule::SMALL_UNLISTED)),
-    ("gpt-5.3-chat", reasoning(128_000, 16_384, ImageRule::SMALL_UNLISTED)),
-    ("gpt-5.4", reasoning(1_050_000, 128_000, ImageRule::GPT_5_4)),
-    ("gpt-5.4-pro", pro(1_050_000, 128_000, ImageRule::GPT_5_4)),
-    ("gpt-5.4-mini", reasoning(400_000, 128_000, ImageRule::small(162))),
-    ("gpt-5.4-nano", reasoning(400_000, 128_000, ImageRule::small(246))),
-    ("gpt-5.5", reasoning(1_050_000, 128_000, ImageRule::GPT_5_5)),
-    ("gpt-chat-latest", reasoning(128_000, 16_384, ImageRule::GPT_5_5)),
-    ("gpt-5.6", reasoning(1_050_000, 128_000, ImageRule::GPT_5_6)),
+    ("gpt-5.1", gpt_5(400_000, 128_000, ImageRule::GPT_5)),
+    ("gpt-5.1-codex-mini", gpt_5(400_000, 128_000, ImageRule::SMALL_UNLISTED)),
+    ("gpt-5.1-chat", gpt_5(128_000, 16_384, ImageRule::GPT_5)),
+    ("gpt-5.2", gpt_5(400_000, 128_000, ImageRule::SMALL_UNLISTED)),
+    ("gpt-5.2-chat", gpt_5(128_000, 16_384, ImageRule::SMALL_UNLISTED)),
+    ("gpt-5.3", gpt_5(400_000, 128_000, ImageRule::SMALL_UNLISTED)),
+    ("gpt-5.3-chat", gpt_5(128_000, 16_384, ImageRule::SMALL_UNLISTED)),
+    ("gpt-5.4", gpt_5(1_050_000, 128_000, ImageRule::GPT_5_4)),
+    ("gpt-5.4-pro", pro(gpt_5(1_050_000, 128_000, ImageRule::GPT_5_4))),
+    ("gpt-5.4-mini", gpt_5(400_000, 128_000, ImageRule::small(162))),
+    ("gpt-5.4-nano", gpt_5(400_000, 128_000, ImageRule::small(246))),
+    ("gpt-5.5", gpt_5(1_050_000, 128_000, ImageRule::GPT_5_5)),
+    ("gpt-chat-latest", gpt_5(128_000, 16_384, ImageRule::GPT_5_5)),
+    ("gpt-5.6", Model { generation: Generation::Gpt56, ..gpt_5(1_050_000, 128_000, ImageRule::GPT_5_6) }),
 ];

@@ -9,12 +9,14 @@ use crate::units::Tokens;
 /// Bytes bound tokens, because
 /// - a token of text covers at least one byte of it, and a JSON string is at least as long as the text that it stands for;
 /// - what the API puts around a text has fewer tokens than the JSON around it has bytes: 3 for a message against `{},`; 1
-///   for a name against `"name":`; 7 to 10 for a function against `{"name":""},`; 12 for tools against `"tools":[],`; 3
-///   for a parameter and 2 for its colons against `"":{},`; 3 for a choice against `"",`; 1 for a token id against `1,`;
-/// - everything else that costs tokens is refused here by name: images, sounds, files, hosted tools, and references to
-///   what upstream has stored. In JSON such a name is between quotes that are not escaped, so that a prompt which merely
-///   talks of files and images is not taken for one that holds them. An escape that spells a letter or an underscore could
-///   hide a name, and no honest encoder writes one: it is refused as well.
+///   for a name against `"name":`; 7 for a function against `{"name":""},`; 6 for a parameter against `"":{},`; 3 for a
+///   choice against `"",`; 9 for a call's result against `"tool_call_id":"",`; 1 for a token id against `1,`;
+/// - where it has more, that is added: for lists of tools, for custom tools, and for the results of several calls at once,
+///   which are shown as JSON in ASCII;
+/// - everything else that costs tokens is refused here by name: images, sounds, files, hosted tools, schemas that stand in
+///   more than one place, and references to what upstream has stored. In JSON such a name is between quotes that are not
+///   escaped, so that a prompt which merely talks of files and images is not taken for one that holds them. An escape that
+///   spells a letter or an underscore could hide a name, and no honest encoder writes one: it is refused as well.
 #[must_use]
 pub fn byte_bound(body: &[u8]) -> Option<Tokens> {
     let hides_a_letter =
@@ -22,11 +24,23 @@ pub fn byte_bound(body: &[u8]) -> Option<Tokens> {
     if hides_a_letter {
         return None;
     }
-    let costs_more = memchr::memchr_iter(b'"', body).any(|quote| {
-        body.get(quote + 1..)
-            .is_some_and(|rest| is_marker(rest) || (rest.starts_with(b"prompt\"") && is_template(rest)))
-    });
-    (!costs_more).then(|| Tokens::from_bytes(body.len()))
+    let mut more = 0;
+    let mut has_calls = false;
+    for quote in memchr::memchr_iter(b'"', body) {
+        let rest = body.get(quote + 1..).unwrap_or_default();
+        if is_marker(rest)
+            || (rest.starts_with(b"prompt\"") && is_key_of(rest, b"prompt\"", b'{'))
+            || (rest.starts_with(b"reasoning\"") && !is_key(rest, b"reasoning\""))
+        {
+            return None;
+        }
+        has_calls |= rest.starts_with(b"tool_calls\"");
+        more += surcharge(rest);
+    }
+    if has_calls {
+        more += ESCAPES_FOR_A_BYTE * body.iter().filter(|byte| !byte.is_ascii()).count();
+    }
+    Some(Tokens::from_bytes(body.len().saturating_add(more)))
 }
 
 /// `after` is what follows a quote.
@@ -34,11 +48,24 @@ fn is_marker(after: &[u8]) -> bool {
     after.first().is_some_and(|first| names(*first).iter().any(|name| after.starts_with(name)))
 }
 
+/// What the API adds for a key or type, beyond the bytes that it is written in.
+fn surcharge(after: &[u8]) -> usize {
+    const SURCHARGES: [(&[u8], usize); 5] = [
+        (b"tools\"", LIST_OF_TOOLS),
+        (b"functions\"", LIST_OF_TOOLS),
+        (b"custom\"", CUSTOM_TOOL),
+        (b"function_call\"", CALLED_NAME),
+        (b"custom_tool_call\"", CALLED_NAME),
+    ];
+    SURCHARGES.iter().find(|(name, _)| after.starts_with(name)).map_or(0, |(_, tokens)| *tokens)
+}
+
 /// Keys and types whose cost is not their text, by their first letter: most quotes are told from them by that alone. A
 /// name without its closing quote stands for all that begin so.
 const fn names(first: u8) -> &'static [&'static [u8]] {
     match first {
-        b'a' => &[b"audio\""],
+        b'$' => &[b"$ref\""],
+        b'a' => &[b"audio\"", b"apply_patch\""],
         b'c' => &[b"conversation\"", b"computer", b"code_interpreter"],
         b'd' => &[b"data_sources\"", b"dataSources\""],
         b'e' => &[b"encrypted_content\""],
@@ -54,7 +81,7 @@ const fn names(first: u8) -> &'static [&'static [u8]] {
         ],
         b'l' => &[b"local_shell"],
         b'm' => &[b"mcp"],
-        b'p' => &[b"previous_response_id\""],
+        b'p' => &[b"previous_response_id\"", b"pro\""],
         b's' => &[b"shell"],
         b't' => &[b"tool_search"],
         b'w' => &[b"web_search"],
@@ -62,11 +89,25 @@ const fn names(first: u8) -> &'static [&'static [u8]] {
     }
 }
 
-/// Whether `"prompt"` is a stored template, an object, rather than the text to complete.
-fn is_template(prompt: &[u8]) -> bool {
-    prompt.iter().skip(b"prompt\"".len()).find(|byte| !byte.is_ascii_whitespace() && **byte != b':')
-        == Some(&b'{')
+/// Whether `name` is a key, rather than a value.
+fn is_key(after: &[u8], name: &[u8]) -> bool {
+    after.iter().skip(name.len()).find(|byte| !byte.is_ascii_whitespace()) == Some(&b':')
 }
+
+/// Whether `name` is the key of a value that begins with `first`: `"prompt"` is a text to complete, or a stored template, an
+/// object.
+fn is_key_of(after: &[u8], name: &[u8], first: u8) -> bool {
+    after.iter().skip(name.len()).find(|byte| !byte.is_ascii_whitespace() && **byte != b':') == Some(&first)
+}
+
+/// What surrounds a list of tools, in a message of its own; see `tools`.
+const LIST_OF_TOOLS: usize = 128;
+/// What says how to call a custom tool; see `tools`.
+const CUSTOM_TOOL: usize = 32;
+/// The name of a function, a second time above its result.
+const CALLED_NAME: usize = 32;
+/// Six for a character of two bytes or three, twelve for one of four: at most twice its bytes beyond them.
+const ESCAPES_FOR_A_BYTE: usize = 2;
 
 #[cfg(test)]
 mod tests {
@@ -82,6 +123,20 @@ mod tests {
             "",
         ] {
             assert_eq!(byte_bound(body.as_bytes()), Some(Tokens::from_bytes(body.len())), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_surrounds_tools_and_calls_is_added() {
+        for (body, more) in [
+            (r#"{"tools":[{"type":"function","name":"f"}]}"#, 128),
+            (r#"{"functions":[],"tools":[{"type":"custom"}]}"#, 288),
+            (r#"{"input":[{"type":"function_call","name":"f"}]}"#, 32),
+            (r#"{"messages":[{"tool_calls":[]},{"role":"tool","content":"é漢👩"}]}"#, 18),
+            (r#"{"messages":[{"role":"tool","content":"é漢👩"}]}"#, 0),
+            (r#"{"reasoning":{"effort":"high"}}"#, 0),
+        ] {
+            assert_eq!(byte_bound(body.as_bytes()), Some(Tokens::from_bytes(body.len() + more)), "{body}");
         }
     }
 
@@ -117,6 +172,9 @@ mod tests {
             r#"{"input":[{"type":"input\u005fimage"}]}"#,
             r#"{"tools":[{"type":"web_search_preview_2025_03_11"}]}"#,
             r#"{"previous_response_id":"resp_1"}"#,
+            r#"{"input":[{"type":"reasoning","id":"rs_1"}]}"#,
+            r#"{"reasoning" : {"mode":"pro"}}"#,
+            r##"{"items":{"$ref":"#/$defs/A"}}"##,
             "{\"prompt\" :\n{\"id\":\"pmpt_1\"}}",
         ] {
             assert_eq!(byte_bound(body.as_bytes()), None, "{body}");

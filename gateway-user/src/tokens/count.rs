@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 use super::encoding::count_text;
 use super::estimate::Basis;
 use super::raw;
-use crate::model::{Encoding, ImageRule, Model};
+use crate::model::{Encoding, Generation, ImageRule, Model};
 use crate::units::Tokens;
 
 /// Adds up a prompt. The model's rules are fixed; the sum and what it rests on grow.
@@ -13,9 +13,36 @@ use crate::units::Tokens;
 pub(super) struct Count {
     pub(super) encoding: Encoding,
     pub(super) images: ImageRule,
+    pub(super) generation: Generation,
+    /// Whether an assistant's message made several calls at once: from there on their results are shown as JSON.
+    pub(super) parallel: bool,
+    /// Reasoning handed back, of the turn that is being read and of those before it.
+    pub(super) reasoning: Reasoning,
     total: Tokens,
     basis: Basis,
     whole: bool,
+}
+
+/// Reasoning handed back with a conversation, which is in the prompt or not by where the model's turns begin.
+#[derive(Debug, Default)]
+pub(super) struct Reasoning {
+    /// Since the caller's last message.
+    pub(super) current: Tokens,
+    /// Before it.
+    pub(super) earlier: Tokens,
+    /// Whether the request says that earlier turns' reasoning is shown; otherwise the model's generation does.
+    pub(super) shows_earlier: Option<bool>,
+}
+
+impl Reasoning {
+    pub(super) fn add(&mut self, tokens: Tokens) {
+        self.current = self.current.saturating_add(tokens);
+    }
+
+    /// A message of the caller's begins a turn.
+    pub(super) fn turn(&mut self) {
+        self.earlier = self.earlier.saturating_add(std::mem::take(&mut self.current));
+    }
 }
 
 impl Count {
@@ -23,6 +50,9 @@ impl Count {
         Self {
             encoding: model.encoding,
             images: model.images,
+            generation: model.generation,
+            parallel: false,
+            reasoning: Reasoning::default(),
             total: Tokens::ZERO,
             basis: Basis::Counted,
             whole: true,
@@ -32,6 +62,11 @@ impl Count {
     /// Adds what the API puts around a text.
     pub(super) fn fixed(&mut self, tokens: u64) {
         self.total = self.total.saturating_add(Tokens::new(tokens));
+    }
+
+    /// Adds tokens that were counted before.
+    pub(super) fn add(&mut self, tokens: Tokens) {
+        self.total = self.total.saturating_add(tokens);
     }
 
     /// Adds what is known only as a most, or not even that.
@@ -51,6 +86,30 @@ impl Count {
             Some(text) => self.text(&text),
             None if value.get() == "null" => {}
             None => self.text(value.get()),
+        }
+    }
+
+    /// Adds a string's text, and any other value as JSON without white space: so the API writes out what it parsed.
+    pub(super) fn compact(&mut self, value: &RawValue) {
+        if value.get().starts_with('"') {
+            self.value(value);
+        } else {
+            raw::compact(value, |piece| self.text(piece));
+        }
+    }
+
+    /// Adds a value as JSON in ASCII.
+    pub(super) fn ascii(&mut self, value: &RawValue) {
+        raw::ascii(value, |piece| self.text(piece));
+    }
+
+    /// Adds the reasoning that stays in the prompt.
+    pub(super) fn finish_reasoning(&mut self) {
+        let Reasoning { current, earlier, shows_earlier } = std::mem::take(&mut self.reasoning);
+        let shows_earlier = shows_earlier.unwrap_or(self.generation >= Generation::Gpt56);
+        let shown = if shows_earlier { current.saturating_add(earlier) } else { current };
+        if shown > Tokens::ZERO {
+            self.assumed(shown, Basis::Bound);
         }
     }
 

@@ -3,6 +3,7 @@
 use serde_json::value::RawValue;
 
 use super::count::Count;
+use super::tools::Declared;
 use super::{messages, raw, tools};
 use crate::api::Api;
 use crate::model::Model;
@@ -68,6 +69,7 @@ pub fn estimate_prompt(api: Api, model: &Model, body: &[u8]) -> Estimate {
         }),
         Api::Responses => responses(&mut count, request),
     }
+    count.finish_reasoning();
     if count.whole() {
         Estimate { tokens: count.total(), basis: count.basis() }
     } else {
@@ -78,8 +80,9 @@ pub fn estimate_prompt(api: Api, model: &Model, body: &[u8]) -> Estimate {
 fn chat(count: &mut Count, request: &RawValue) {
     count.entries(request, |count, key, value| match key {
         "messages" => messages::conversation(count, value),
-        "tools" | "functions" => tools::tools(count, value),
-        "response_format" => tools::format(count, value),
+        "tools" | "functions" => tools::tools(count, value, Declared::Apart),
+        "tool_choice" | "function_call" => tools::choice(count, value),
+        "response_format" => tools::response_format(count, value),
         // What upstream finds joins the prompt: on the web, or by Azure's "on your data".
         "web_search_options" | "data_sources" | "dataSources" => refer(count, value),
         _ => {}
@@ -90,7 +93,19 @@ fn responses(count: &mut Count, request: &RawValue) {
     count.entries(request, |count, key, value| match key {
         "input" if value.get() != "null" => messages::conversation(count, value),
         "instructions" if value.get() != "null" => messages::plain(count, value),
-        "tools" => tools::tools(count, value),
+        "tools" => tools::tools(count, value, Declared::WithInstructions),
+        "tool_choice" => tools::choice(count, value),
+        "reasoning" if raw::is_object(value) => count.entries(value, |count, key, value| match key {
+            "mode" if raw::text(value).as_deref() == Some("pro") => count.assumed(PRO, Basis::Allowance),
+            "context" => {
+                count.reasoning.shows_earlier = match raw::text(value).as_deref() {
+                    Some("all_turns") => Some(true),
+                    Some("current_turn") => Some(false),
+                    _ => None,
+                };
+            }
+            _ => {}
+        }),
         "text" => count.entries(value, |count, key, value| {
             if key == "format" {
                 tools::format(count, value);
@@ -127,6 +142,10 @@ fn refer(count: &mut Count, value: &RawValue) {
 /// What a reference to something outside the body is taken to cost. Nobody publishes a figure, and no figure would be a
 /// bound: it keeps such calls from being free while they run; settlement corrects it.
 pub(super) const REFERENCE_TOKENS: Tokens = Tokens::new(4096);
+
+/// What `reasoning.mode: "pro"` adds to a prompt: the attempts that upstream makes before it answers. Nobody publishes a
+/// figure; recorded answers count about 1,500 for a short question.
+const PRO: Tokens = Tokens::new(2048);
 
 #[cfg(test)]
 mod tests;

@@ -28,6 +28,10 @@ struct Arguments {
     /// Put the time of sending into each event of a stream, as `sent_unix_ns`.
     #[arg(long)]
     stamp: bool,
+    /// A deployment and its model, whose bounds calls to it then have; several may be named. Without any, every name
+    /// is a deployment.
+    #[arg(long, value_name = "NAME=MODEL", value_parser = deployment)]
+    deploy: Vec<(String, String)>,
     /// Serve calls whatever key or token they carry.
     #[arg(long)]
     no_auth: bool,
@@ -39,6 +43,11 @@ struct Arguments {
     threads: usize,
 }
 
+fn deployment(text: &str) -> Result<(String, String), &'static str> {
+    let (name, model) = text.split_once('=').ok_or("a deployment is named NAME=MODEL")?;
+    Ok((name.to_owned(), model.to_owned()))
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let Arguments {
@@ -48,6 +57,7 @@ async fn main() -> anyhow::Result<()> {
         chunk_delay_ms,
         first_byte_delay_ms,
         stamp,
+        deploy,
         no_auth,
         bench,
         threads,
@@ -69,6 +79,7 @@ async fn main() -> anyhow::Result<()> {
         threads,
         ..Options::default()
     })?;
+    simulator.deployments().replace(deploy);
     #[expect(clippy::print_stdout, reason = "the line that whoever started it waits for")]
     {
         println!("listening on {}", simulator.endpoint());

@@ -56,6 +56,14 @@ impl Config {
         self
     }
 
+    /// The deployments, by name and model.
+    pub fn deployments(&self) -> impl Iterator<Item = (String, String)> {
+        let deployments = self.table.get("deployments").and_then(Value::as_table);
+        deployments.into_iter().flatten().filter_map(|(name, deployment)| {
+            Some((name.clone(), deployment.get("model")?.as_str()?.to_owned()))
+        })
+    }
+
     /// The text of the file.
     #[must_use]
     pub fn text(&self) -> String {
@@ -147,5 +155,8 @@ mod tests {
         assert_eq!(tier["concurrent_calls"].as_integer(), Some(1000));
         assert!(!tier.contains_key("ceiling"));
         assert_eq!(parsed["tiers"]["gold"]["calls_per_minute"].as_integer(), Some(9));
+        let deployments: Vec<_> = config.deployments().collect();
+        assert_eq!(deployments.len(), 3);
+        assert!(deployments.contains(&("chat".to_owned(), "gpt-4o-mini".to_owned())));
     }
 }

@@ -15,7 +15,7 @@ use super::binary;
 use super::config::Config;
 use super::gateway::Gateway;
 use crate::certificate::Authority;
-use crate::simulator::{IDENTITY_HEADER, Simulator};
+use crate::simulator::{Deployments, IDENTITY_HEADER, Simulator};
 
 /// A directory with configuration, certificate and state; it goes when this is dropped.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub struct Site {
     directory: TempDir,
     authority: Authority,
     environment: BTreeMap<&'static str, OsString>,
+    /// The simulator's, where it is to know those of the configuration.
+    deployments: Option<Deployments>,
 }
 
 /// A tenant's two keys.
@@ -47,6 +49,7 @@ impl Site {
                 ("IDENTITY_ENDPOINT", simulator.identity_endpoint().into()),
                 ("IDENTITY_HEADER", IDENTITY_HEADER.into()),
             ]),
+            deployments: simulator.strict_models().then(|| simulator.deployments()),
         };
         fs::create_dir(site.path().join("tls"))?;
         site.write_certificate(&site.authority)?;
@@ -98,7 +101,8 @@ impl Site {
         &self.authority
     }
 
-    /// Writes the configuration, in one step, as a running gateway must see it.
+    /// Writes the configuration, in one step, as a running gateway must see it. A simulator with `strict_models` has its
+    /// deployments from then on.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -106,6 +110,9 @@ impl Site {
         let (draft, file) = (self.path().join("gateway.toml.new"), self.path().join(CONFIG));
         fs::write(&draft, config.text())?;
         fs::rename(draft, file)?;
+        if let Some(deployments) = &self.deployments {
+            deployments.replace(config.deployments());
+        }
         Ok(())
     }
 

@@ -68,14 +68,7 @@ pub(crate) fn events(call: &Call, heading: &Heading) -> Events {
     let opening =
         (0..call.choices).map(|index| chunk(call, heading, &choice(index, &opening(call, heading, index))));
     let templates = (0..call.choices).map(|index| {
-        let delta = match (&heading.unknown_delta, &call.tool) {
-            (Some(field), _) => json!({field: Template::GAP}),
-            (None, Some(_)) => {
-                json!({"tool_calls": [{"function": {"arguments": Template::GAP}, "index": 0}]})
-            }
-            (None, None) => json!({"content": Template::GAP}),
-        };
-        let mut choice = choice(index, &delta);
+        let mut choice = choice(index, &delta(call, heading));
         choice["content_filter_results"] = harmless();
         Template::new(&chunk(call, heading, &choice))
     });
@@ -119,6 +112,15 @@ fn chunk(call: &Call, heading: &Heading, choice: &Value) -> Value {
 
 fn choice(index: u64, delta: &Value) -> Value {
     json!({"content_filter_results": {}, "delta": delta, "finish_reason": null, "index": index, "logprobs": null})
+}
+
+/// What each event says, with a gap for its text.
+fn delta(call: &Call, heading: &Heading) -> Value {
+    match (&heading.unknown_delta, &call.tool) {
+        (Some(field), _) => json!({field: Template::GAP}),
+        (None, Some(_)) => json!({"tool_calls": [{"function": {"arguments": Template::GAP}, "index": 0}]}),
+        (None, None) => json!({"content": Template::GAP}),
+    }
 }
 
 fn opening(call: &Call, heading: &Heading, index: u64) -> Value {

@@ -29,7 +29,9 @@ impl Fixed {
             Behaviour { prompt_tokens: behaviour.prompt_tokens.or(Some(16)), ..behaviour.clone() };
         let apis = [Api::Chat, Api::Completions, Api::Embeddings, Api::Responses];
         let answers = apis.into_iter().filter_map(|api| {
-            let call = Call::read(Rules { api, version: Version::V1 }, request.clone(), &behaviour).ok()?;
+            let call =
+                Call::read(Rules { api, version: Version::V1, model: None }, request.clone(), &behaviour)
+                    .ok()?;
             let heading = Heading::new("0".repeat(32), &call, &behaviour);
             let bytes = Bytes::from(answer(&call, &heading).to_string());
             Some((api, bytes, call.prompt_tokens, call.output_tokens()))

@@ -7,6 +7,7 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 
+use super::quota::Standing;
 use super::route::{Api, Version};
 
 /// An error answer.
@@ -15,6 +16,7 @@ pub(crate) struct Refusal {
     status: StatusCode,
     body: Value,
     retry_after: Option<Duration>,
+    standing: Option<Standing>,
 }
 
 impl Refusal {
@@ -33,20 +35,73 @@ impl Refusal {
 
     /// 400: an argument that the version of the API, or the model, has never heard of.
     pub(crate) fn unrecognized(argument: &str) -> Self {
-        let message = format!("Unrecognized request argument supplied: {argument}");
-        Self::new(
-            StatusCode::BAD_REQUEST,
-            json!({"error": {"message": message, "type": "invalid_request_error", "param": null, "code": null}}),
-        )
+        Self::unspecific(format!("Unrecognized request argument supplied: {argument}"))
+    }
+
+    /// 400: a number, or a limit of the answer in Responses, that is too large.
+    pub(crate) fn above(key: &'static str, most: u64, given: u64) -> Self {
+        let message = format!(
+            "Invalid '{key}': integer above maximum value. Expected a value <= {most}, but got {given} instead."
+        );
+        Self::invalid(key, Some("integer_above_max_value"), message)
+    }
+
+    /// 400: an array that is too long.
+    pub(crate) fn too_many(key: &'static str, most: usize, given: usize) -> Self {
+        let message = format!(
+            "Invalid '{key}': array too long. Expected an array with maximum length {most}, but got an array with length {given} instead."
+        );
+        Self::invalid(key, Some("array_above_max_length"), message)
+    }
+
+    /// 400: a limit of the answer above the model's. It is called `max_tokens`, whichever of the two names the call
+    /// had.
+    pub(crate) fn limit_too_large(given: u64, most: u64) -> Self {
+        let message = format!(
+            "max_tokens is too large: {given}. This model supports at most {most} completion tokens, whereas you provided {given}."
+        );
+        Self::invalid("max_tokens", Some("invalid_value"), message)
+    }
+
+    /// 400: a prompt that the model's window does not hold, or not together with the limit of the answer.
+    pub(crate) fn too_long(api: Api, most: u64, prompt: u64, limit: u64) -> Self {
+        let total = prompt.saturating_add(limit);
+        let most = format!("This model's maximum context length is {most} tokens");
+        match api {
+            Api::Responses => Self::invalid(
+                "input",
+                Some("context_length_exceeded"),
+                "Your input exceeds the context window of this model. Please adjust your input and try again.",
+            ),
+            Api::Chat if limit == 0 => Self::invalid(
+                "messages",
+                Some("context_length_exceeded"),
+                format!(
+                    "{most}. However, your messages resulted in {prompt} tokens. Please reduce the length of the messages."
+                ),
+            ),
+            Api::Chat => Self::invalid(
+                "messages",
+                Some("context_length_exceeded"),
+                format!(
+                    "{most}. However, you requested {total} tokens ({prompt} in the messages, {limit} in the completion). Please reduce the length of the messages or completion."
+                ),
+            ),
+            Api::Completions | Api::Embeddings => Self::unspecific(format!(
+                "{most}, however you requested {total} tokens ({prompt} in your prompt; {limit} for the completion). Please reduce your prompt; or completion length."
+            )),
+        }
+    }
+
+    /// 400: a response to go on from that is not stored, or no longer.
+    pub(crate) fn unknown_response(id: &str) -> Self {
+        let message = format!("Previous response with id '{id}' not found.");
+        Self::invalid("previous_response_id", Some("previous_response_not_found"), message)
     }
 
     /// 400: the body is no JSON.
     pub(crate) fn not_json(problem: &serde_json::Error) -> Self {
-        let message = format!("We could not parse the JSON body of your request: {problem}");
-        Self::new(
-            StatusCode::BAD_REQUEST,
-            json!({"error": {"message": message, "type": "invalid_request_error", "param": null, "code": null}}),
-        )
+        Self::unspecific(format!("We could not parse the JSON body of your request: {problem}"))
     }
 
     /// 401: a key, or a token that is missing, wrong or over.
@@ -94,7 +149,13 @@ impl Refusal {
             status: StatusCode::TOO_MANY_REQUESTS,
             body: json!({"error": {"code": "429", "message": message}}),
             retry_after: Some(retry_after),
+            standing: None,
         }
+    }
+
+    /// 429: the limit of the deployment in this minute.
+    pub(crate) fn over_quota(api: Api, standing: Standing, wait: Duration) -> Self {
+        Self { standing: Some(standing), ..Self::rate_limited(api, wait) }
     }
 
     /// 400: the content filter refused the prompt.
@@ -129,7 +190,7 @@ impl Refusal {
 
     /// The response, but for the headers that every response has.
     pub(crate) fn into_response(self) -> Response<Bytes> {
-        let Self { status, body, retry_after } = self;
+        let Self { status, body, retry_after, standing } = self;
         let mut response = Response::new(Bytes::from(body.to_string()));
         *response.status_mut() = status;
         let headers = response.headers_mut();
@@ -139,11 +200,22 @@ impl Refusal {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds_up(delay)));
             headers.insert("retry-after-ms", HeaderValue::from(milliseconds));
         }
+        if let Some(standing) = standing {
+            standing.add_to(headers);
+        }
         response
     }
 
+    /// 400 that names neither the parameter nor a code.
+    fn unspecific(message: String) -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            json!({"error": {"message": message, "type": "invalid_request_error", "param": null, "code": null}}),
+        )
+    }
+
     fn new(status: StatusCode, body: Value) -> Self {
-        Self { status, body, retry_after: None }
+        Self { status, body, retry_after: None, standing: None }
     }
 }
 

@@ -71,30 +71,9 @@ fn parts(call: &Call, heading: &Heading) -> impl Iterator<Item = Event> + Send +
         "response.output_item.added",
         json!({"output_index": index, "item": opened(call, heading)}),
     ));
-    let (delta, mut after): (Cow<'static, str>, _) = match (&heading.unknown_delta, &call.tool) {
-        (Some(field), _) => {
-            let done = place.fields(json!({"text": said}));
-            let done = Event::named(format!("response.{field}.done"), done);
-            (format!("response.{field}.delta").into(), vec![done])
-        }
-        (None, Some(_)) => {
-            let done = place.fields(json!({"arguments": said}));
-            (FUNCTION_DELTA.into(), vec![Event::named("response.function_call_arguments.done", done)])
-        }
-        (None, None) => {
-            thought
-                .push(Event::named("response.content_part.added", place.content(json!({"part": part("")}))));
-            let done = place.content(json!({"text": said, "logprobs": []}));
-            let part = place.content(json!({"part": part(&said)}));
-            let ends = [("response.output_text.done", done), ("response.content_part.done", part)];
-            (TEXT_DELTA.into(), ends.map(|(name, data)| Event::named(name, data)).into())
-        }
-    };
-    let template = if delta == TEXT_DELTA {
-        place.content(json!({"delta": Template::GAP, "logprobs": [], "type": delta}))
-    } else {
-        place.fields(json!({"delta": Template::GAP, "type": delta}))
-    };
+    let Saying { opening, delta, template, ends } = saying(call, heading, &place);
+    thought.extend(opening);
+    let mut after = ends;
     let status = if call.cut { "incomplete" } else { "completed" };
     let item = json!({"output_index": index, "item": item(call, heading, &said, status)});
     after.push(Event::named("response.output_item.done", item));
@@ -104,8 +83,45 @@ fn parts(call: &Call, heading: &Heading) -> impl Iterator<Item = Event> + Send +
         .into_iter()
         .chain(Events::thoughts(call, heading))
         .chain(thought)
-        .chain(Events::deltas(call, heading, Some(delta), vec![Template::new(&template)]))
+        .chain(Events::deltas(call, heading, Some(delta), vec![template]))
         .chain(after)
+}
+
+/// How the text of an item is said: what comes before its deltas, their name, and what comes after them.
+struct Saying {
+    opening: Option<Event>,
+    delta: Cow<'static, str>,
+    template: Template,
+    ends: Vec<Event>,
+}
+
+fn saying(call: &Call, heading: &Heading, place: &Place) -> Saying {
+    let said = call.said();
+    let (delta, opening, ends): (Cow<'static, str>, _, _) = match (&heading.unknown_delta, &call.tool) {
+        (Some(field), _) => {
+            let done = Event::named(format!("response.{field}.done"), place.fields(json!({"text": said})));
+            (format!("response.{field}.delta").into(), None, vec![done])
+        }
+        (None, Some(_)) => {
+            let done = place.fields(json!({"arguments": said}));
+            let done = Event::named("response.function_call_arguments.done", done);
+            (FUNCTION_DELTA.into(), None, vec![done])
+        }
+        (None, None) => {
+            let opening = place.content(json!({"part": part("")}));
+            let done = place.content(json!({"text": said, "logprobs": []}));
+            let part = place.content(json!({"part": part(&said)}));
+            let ends = [("response.output_text.done", done), ("response.content_part.done", part)];
+            let ends = ends.map(|(name, data)| Event::named(name, data));
+            (TEXT_DELTA.into(), Some(Event::named("response.content_part.added", opening)), ends.into())
+        }
+    };
+    let data = if delta == TEXT_DELTA {
+        place.content(json!({"delta": Template::GAP, "logprobs": [], "type": delta}))
+    } else {
+        place.fields(json!({"delta": Template::GAP, "type": delta}))
+    };
+    Saying { opening, delta, template: Template::new(&data), ends }
 }
 
 /// Which item of the output an event is about.
@@ -133,7 +149,7 @@ fn response(call: &Call, heading: &Heading, status: &str) -> Value {
         "background": false,
         "created_at": heading.created,
         "error": null,
-        "id": format!("resp_{}", heading.id),
+        "id": id(heading),
         "incomplete_details": null,
         "instructions": call.echoed("instructions", Value::Null),
         "max_output_tokens": call.echoed("max_output_tokens", Value::Null),
@@ -156,6 +172,11 @@ fn response(call: &Call, heading: &Heading, status: &str) -> Value {
         "usage": null,
         "user": call.echoed("user", Value::Null),
     })
+}
+
+/// The response's id, by which a later call can go on from it.
+pub(crate) fn id(heading: &Heading) -> String {
+    format!("resp_{}", heading.id)
 }
 
 fn item(call: &Call, heading: &Heading, text: &str, status: &str) -> Value {

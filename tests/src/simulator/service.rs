@@ -12,19 +12,22 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::Options;
 use super::answer::Heading;
 use super::behaviour::{Behaviour, Fault};
 use super::body::{Body, Broken, Reset, Stream};
 use super::call::{Call, Rules, steering};
+use super::deployments::{Deployment, Deployments};
 use super::fixed::Fixed;
 use super::identity::{Endpoint, Identity};
 use super::ids::{Ids, Trace};
-use super::ledger::Ledger;
+use super::ledger::{Entry, Ledger};
 use super::model::{events, generate, whole};
+use super::quota::{Quotas, unlimited};
 use super::record::{Recorded, Recorder};
 use super::refusal::Refusal;
 use super::route::{Api, Route};
+use super::stored::Stored;
+use super::{Options, responses};
 
 /// Everything that the connections of one simulator share.
 #[derive(Debug)]
@@ -34,6 +37,9 @@ pub(crate) struct Azure {
     pub(crate) calls: Recorder,
     pub(crate) identity_calls: Recorder,
     pub(crate) behaviours: Mutex<Behaviours>,
+    pub(crate) deployments: Deployments,
+    pub(crate) quotas: Quotas,
+    stored: Stored,
     check_tokens: bool,
     fixed: Option<Fixed>,
     ids: Ids,
@@ -66,6 +72,9 @@ impl Azure {
                 default: options.behaviour.clone(),
                 ..Behaviours::default()
             }),
+            deployments: Deployments::default(),
+            quotas: Quotas::default(),
+            stored: Stored::default(),
             check_tokens: options.check_tokens,
             fixed: options.fixed_answers.then(|| Fixed::new(&options.behaviour)),
             ids: Ids::new(),
@@ -140,38 +149,39 @@ impl Azure {
                 .map(str::to_owned)
                 .ok_or_else(|| Refusal::invalid("model", None, "you must provide a model parameter"))?,
         };
-        let behaviour = self.behaviour(&deployment, route.api, &body)?;
+        let deployment = self.deployments.find(deployment)?;
+        let behaviour = self.behaviour(&deployment.name, route.api, &body)?;
         if behaviour.fault == Some(Fault::MissingRole) {
             return Err(Refusal::missing_role(route.api, route.version).into());
         }
-        let call = Call::read(Rules { api: route.api, version: route.version }, body, &behaviour)?;
+        let rules = Rules { api: route.api, version: route.version, model: deployment.model };
+        let call = Call::read(rules, body, &behaviour)?;
+        if call.api == Api::Responses {
+            self.stored.check(&call.body)?;
+        }
         self.serve(connection, &deployment, call, behaviour).await
     }
 
     async fn serve(
         &self,
         connection: &Connection,
-        deployment: &str,
+        deployment: &Deployment,
         call: Call,
-        behaviour: Behaviour,
+        mut behaviour: Behaviour,
     ) -> Result<Response<Body>, Stopped> {
         if let Some(refusal) = refusal(&behaviour, call.api) {
             return Err(refusal.into());
         }
-        let mut entry = self.ledger.account(deployment).open(call.prompt_tokens);
+        let standing = self.quotas.count(&deployment.name, call.counted_tokens());
+        let standing = standing.map_err(|(standing, wait)| Refusal::over_quota(call.api, standing, wait))?;
+        let entry = self.ledger.account(&deployment.name).open(call.prompt_tokens);
         tokio::time::sleep(behaviour.first_byte_delay).await;
-        match behaviour.fault {
-            Some(Fault::ContentFilter) => {
-                entry.finish();
-                return Err(Refusal::content_filter().into());
-            }
-            Some(Fault::Reset { after_chunks: 0 }) => {
-                connection.reset.demand();
-                return Err(Stopped::Broken(Broken));
-            }
-            _ => {}
-        }
+        let entry = read_prompt(&behaviour, entry, connection)?;
+        behaviour.model = behaviour.model.or_else(|| deployment.model_name.clone());
         let heading = Heading::new(self.ids.digits(), &call, &behaviour);
+        if call.api == Api::Responses {
+            self.stored.keep(responses::id(&heading), &call.body);
+        }
         let body = if call.stream {
             Body::Stream(Box::new(Stream::new(
                 events(&call, &heading, behaviour.fault),
@@ -185,7 +195,10 @@ impl Azure {
         };
         let mut response = Response::new(body);
         add_content_headers(response.headers_mut(), call.stream, &behaviour);
-        if let Ok(name) = HeaderValue::from_str(deployment) {
+        if let Some(standing) = standing {
+            standing.add_to(response.headers_mut());
+        }
+        if let Ok(name) = HeaderValue::from_str(&deployment.name) {
             response.headers_mut().insert("x-ms-deployment-name", name);
         }
         Ok(response)
@@ -239,9 +252,9 @@ impl Azure {
         for (name, value) in HEADERS {
             headers.insert(name, HeaderValue::from_static(value));
         }
-        let used = self.ids.given() % LIMIT_REQUESTS;
-        headers.insert("x-ratelimit-remaining-requests", HeaderValue::from(LIMIT_REQUESTS - used));
-        headers.insert("x-ratelimit-remaining-tokens", HeaderValue::from(LIMIT_TOKENS - used * 100));
+        if !headers.contains_key("x-ratelimit-limit-tokens") {
+            unlimited(self.ids.given()).add_to(headers);
+        }
     }
 }
 
@@ -284,6 +297,21 @@ async fn read(mut body: Incoming) -> (Bytes, bool) {
     (whole, true)
 }
 
+/// What happens once the prompt was processed and before there is a response head.
+fn read_prompt(behaviour: &Behaviour, mut entry: Entry, connection: &Connection) -> Result<Entry, Stopped> {
+    match behaviour.fault {
+        Some(Fault::ContentFilter) => {
+            entry.finish();
+            Err(Refusal::content_filter().into())
+        }
+        Some(Fault::Reset { after_chunks: 0 }) => {
+            connection.reset.demand();
+            Err(Stopped::Broken(Broken))
+        }
+        _ => Ok(entry),
+    }
+}
+
 fn refusal(behaviour: &Behaviour, api: Api) -> Option<Refusal> {
     match behaviour.fault? {
         Fault::RateLimited { retry_after_ms } => {
@@ -322,12 +350,8 @@ fn add_content_headers(headers: &mut HeaderMap, stream: bool, behaviour: &Behavi
 /// What callers' keys come in; Azure must never see one.
 const KEYS: [&str; 3] = ["api-key", "ocp-apim-subscription-key", "subscription-key"];
 const MAX_BODY_BYTES: usize = 64 << 20;
-const LIMIT_REQUESTS: u64 = 10_000;
-const LIMIT_TOKENS: u64 = 1_000_000;
-const HEADERS: [(&str, &str); 6] = [
+const HEADERS: [(&str, &str); 4] = [
     ("x-ms-region", "East US 2"),
-    ("x-ratelimit-limit-requests", "10000"),
-    ("x-ratelimit-limit-tokens", "1000000"),
     ("x-ms-rai-invoked", "true"),
     ("x-content-type-options", "nosniff"),
     ("strict-transport-security", "max-age=31536000; includeSubDomains; preload"),

@@ -71,11 +71,11 @@ fn messages_cost_what_the_cookbook_says() {
 }
 
 #[test]
-fn tools_cost_what_the_cookbook_says() {
-    assert_eq!(chat("gpt-4", &weather()), 105);
-    assert_eq!(chat("gpt-35-turbo", &weather()), 105);
-    assert_eq!(chat("gpt-4o", &weather()), 101);
-    assert_eq!(chat("gpt-4o-mini", &weather()), 101);
+fn tools_cost_what_the_cookbook_says_and_little_more() {
+    for (model, published) in [("gpt-4", 105), ("gpt-35-turbo", 105), ("gpt-4o", 101), ("gpt-4o-mini", 101)] {
+        let tokens = chat(model, &weather());
+        assert!((published..=published + 12).contains(&tokens), "{model}: {tokens}");
+    }
 }
 
 #[test]
@@ -84,14 +84,15 @@ fn functions_of_the_old_shape_and_tools_of_the_new_cost_the_same() {
     let function = old["tools"][0]["function"].clone();
     old["functions"] = json!([function]);
     old.as_object_mut().unwrap().remove("tools");
-    assert_eq!(chat("gpt-4o", &old), 101);
+    assert_eq!(chat("gpt-4o", &old), chat("gpt-4o", &weather()));
 
     let mut items = weather();
     let mut flat = items["tools"][0]["function"].clone();
     flat["type"] = json!("function");
     items["tools"] = json!([flat]);
     items["input"] = items["messages"].take();
-    assert_eq!(counted(Api::Responses, "gpt-4o", &items), 101);
+    // They share the message of the instructions.
+    assert_eq!(counted(Api::Responses, "gpt-4o", &items) + 3, chat("gpt-4o", &weather()));
 }
 
 #[test]
@@ -139,7 +140,7 @@ fn an_image_in_a_call_s_output_counts() {
     let body = json!({"input": [{"type": "function_call_output", "call_id": "1", "output": [
         {"type": "input_image", "image_url": png_url(1024, 1024), "detail": "high"},
     ]}]});
-    assert_eq!(counted(Api::Responses, "gpt-4o", &body), 765 + 3 + 3);
+    assert_eq!(counted(Api::Responses, "gpt-4o", &body), 765 + 3 + 3 + 4);
 }
 
 #[test]
@@ -240,13 +241,15 @@ fn what_a_tool_found_upstream_is_stored_input_unless_it_is_shown() {
 }
 
 #[test]
-fn only_tools_that_run_upstream_are_allowed_for() {
+fn tools_that_others_define_are_allowed_for() {
     for (tool, basis) in [
         (json!({"type": "function", "name": "f"}), Basis::Counted),
         (json!({"type": "custom", "name": "f"}), Basis::Counted),
-        (json!({"type": "apply_patch"}), Basis::Counted),
-        (json!({"type": "local_shell"}), Basis::Counted),
-        (json!({"type": "shell", "environment": {"type": "local"}}), Basis::Counted),
+        (
+            json!({"type": "namespace", "name": "crm", "tools": [{"type": "function", "name": "f"}]}),
+            Basis::Counted,
+        ),
+        (json!({"type": "apply_patch"}), Basis::Allowance),
         (json!({"type": "shell"}), Basis::Allowance),
         (json!({"type": "tool_search", "execution": "client"}), Basis::Counted),
         (json!({"type": "tool_search"}), Basis::Allowance),
@@ -294,6 +297,12 @@ fn schemas_count_as_they_are_written() {
     assert_eq!(chat("gpt-4o", &body), without);
     let schema = json!({"type": "object", "properties": {"a": {"type": "string"}}});
     body["response_format"] = json!({"type": "json_schema", "json_schema": {"name": "a", "schema": schema}});
+    // White space between its parts is the caller's own.
+    let spaced = serde_json::to_string_pretty(&body).unwrap();
+    assert_eq!(
+        estimate_prompt(Api::ChatCompletions, &known("gpt-4o"), spaced.as_bytes()).tokens.get(),
+        chat("gpt-4o", &body)
+    );
     let written = super::super::count_text(crate::model::Encoding::O200k, &schema.to_string()).get();
     assert_eq!(chat("gpt-4o", &body), without + 10 + 1 + written);
 }
@@ -381,6 +390,158 @@ fn the_tightest_shapes_stay_below_their_bytes() {
     }
 }
 
+#[test]
+fn a_chat_with_tools_costs_more_since_gpt_5() {
+    let call = json!({"messages": [{"role": "user", "content": "What is 15 * 8?"}], "tools": [{"type": "function", "function": {
+        "name": "calculator", "description": "Perform calculations.", "parameters": {
+            "type": "object", "properties": {"expression": {"type": "string", "title": "Expression"}},
+            "required": ["expression"],
+    }}}]});
+    let extra = chat("gpt-5-nano", &call) - chat("gpt-4o", &call);
+    assert!((79..=93).contains(&extra), "{extra}");
+    assert_eq!(chat("gpt-5.4-mini", &call), chat("gpt-5-nano", &call));
+    let mut response = call.clone();
+    response["input"] = response["messages"].take();
+    let flat = response["tools"][0]["function"].take();
+    response["tools"] = json!([flat]);
+    assert_eq!(counted(Api::Responses, "gpt-5", &response), counted(Api::Responses, "gpt-4o", &response));
+    // The same tools, given in the conversation.
+    let mut added = json!({"input": response["input"]});
+    added["input"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"type": "additional_tools", "role": "developer", "tools": response["tools"]}));
+    let more = counted(Api::Responses, "gpt-5", &added) - counted(Api::Responses, "gpt-5", &response);
+    assert!((79..=100).contains(&more), "{more}");
+    for body in [call, added] {
+        let bound = byte_bound(body.to_string().as_bytes()).unwrap();
+        assert!(bound.get() > chat("gpt-5", &body), "{bound}");
+    }
+}
+
+#[test]
+fn a_custom_tool_costs_how_it_is_called() {
+    let tool =
+        |kind: &str| json!({"input": "", "tools": [{"type": kind, "name": "run", "description": "Runs."}]});
+    assert_eq!(
+        counted(Api::Responses, "gpt-5", &tool("custom")),
+        counted(Api::Responses, "gpt-5", &tool("function")) + 30
+    );
+}
+
+#[test]
+fn a_definition_counts_wherever_it_is_referred_to() {
+    let entity = json!({"type": "object", "properties": {
+        "name": {"type": "string", "description": "The name of the entity."},
+        "kind": {"type": "string", "description": "The kind of the entity."},
+    }});
+    let with = |parameters: Value| {
+        chat(
+            "gpt-4o",
+            &json!({"messages": [], "tools": [{"function": {"name": "f", "parameters": parameters}}]}),
+        )
+    };
+    let inline = with(json!({"properties": {"a": entity, "b": {"type": "array", "items": entity}}}));
+    let referred = with(json!({"$defs": {"Entity": entity}, "properties": {
+        "a": {"$ref": "#/$defs/Entity"}, "b": {"type": "array", "items": {"$ref": "#/$defs/Entity"}},
+    }}));
+    assert!(referred.abs_diff(inline) <= 4, "{referred} for {inline}");
+    // Nothing refers to it: it counts as it is written.
+    let unused = with(json!({"$defs": {"Entity": entity}, "properties": {"a": {}}}));
+    assert!(unused > with(json!({"properties": {"a": {}}})) + 20);
+}
+
+#[test]
+fn definitions_that_refer_to_each_other_take_no_time() {
+    // Each refers to the next twice, and the last to the first: written out, more than the world has memory.
+    let name = |n: usize| format!("#/$defs/d{n}");
+    let definitions: serde_json::Map<String, Value> = (0..500)
+        .map(|n| {
+            let next = json!({"$ref": name((n + 1) % 500)});
+            (format!("d{n}"), json!({"type": "object", "properties": {"a": next, "b": next}}))
+        })
+        .collect();
+    let body = json!({"messages": [], "tools": [{"function": {"name": "f", "parameters": {
+        "$defs": definitions, "properties": {"a": {"$ref": name(0)}},
+    }}}]});
+    assert!(chat("gpt-4o", &body) > 500);
+    assert_eq!(byte_bound(body.to_string().as_bytes()), None);
+}
+
+#[test]
+fn the_results_of_parallel_calls_are_shown_in_ascii() {
+    let conversation = |calls: usize| {
+        let call = |n: usize| json!({"id": format!("call_{n}"), "type": "function", "function": {"name": "f", "arguments": "{}"}});
+        let result = |n: usize| json!({"role": "tool", "tool_call_id": format!("call_{n}"), "content": "테스트 ".repeat(200)});
+        let mut messages =
+            vec![json!({"role": "assistant", "tool_calls": (0..calls).map(call).collect::<Vec<_>>()})];
+        messages.extend((0..calls).map(result));
+        json!({"messages": messages})
+    };
+    let (one, two) = (chat("gpt-4.1", &conversation(1)), chat("gpt-4.1", &conversation(2)));
+    assert!(two > 8 * one, "{two} after {one}");
+    // Korean has three bytes a character, its escapes have six.
+    let body = conversation(2).to_string();
+    assert!(byte_bound(body.as_bytes()).unwrap().get() >= two);
+    assert!(byte_bound(body.as_bytes()).unwrap() > Tokens::from_bytes(body.len()));
+}
+
+fn sealed(bytes: usize) -> String {
+    "A".repeat(bytes)
+}
+
+#[test]
+fn reasoning_handed_back_counts_within_its_turn() {
+    let item = json!({"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "Thinking."}],
+        "encrypted_content": sealed(1330)});
+    let ask = json!({"role": "user", "content": "?"});
+    let with = |model: &str, input: Value, context: Value| {
+        let body = json!({"input": input, "reasoning": {"context": context}});
+        estimate(Api::Responses, model, &body).tokens.get()
+    };
+    let base = with("gpt-5", json!([ask]), Value::Null);
+    assert_eq!(with("gpt-5", json!([ask, item]), Value::Null), base + 100);
+    assert_eq!(with("gpt-5", json!([item, ask]), Value::Null), base);
+    assert_eq!(with("gpt-5", json!([item, ask, item]), Value::Null), base + 100);
+    // As the request says, or since GPT-5.6 by itself.
+    assert_eq!(with("gpt-5", json!([item, ask]), json!("all_turns")), base + 100);
+    assert_eq!(with("gpt-5.6", json!([item, ask]), json!("current_turn")), base);
+    assert_eq!(with("gpt-5.6-sol", json!([item, ask]), json!("auto")), base + 100);
+    assert_eq!(with("someone-elses", json!([item, ask]), Value::Null), base + 100);
+}
+
+#[test]
+fn reasoning_known_by_its_id_is_an_allowance() {
+    let ask = json!({"role": "user", "content": "?"});
+    let with = |item: Value| estimate(Api::Responses, "gpt-5", &json!({"input": [ask, item]}));
+    let base = counted(Api::Responses, "gpt-5", &json!({"input": [ask]}));
+    for item in [
+        json!({"type": "reasoning", "id": "rs_1", "summary": []}),
+        json!({"type": "reasoning", "id": "rs_1", "encrypted_content": null, "content": []}),
+    ] {
+        assert_eq!(with(item.clone()).tokens.get(), base + 512, "{item}");
+        assert!(!with(item).is_boundless());
+    }
+    let shown = json!({"type": "reasoning", "content": [{"type": "reasoning_text", "text": "a b c d"}]});
+    assert_eq!(with(shown).tokens.get(), base + 4);
+}
+
+#[test]
+fn a_compacted_conversation_counts_by_its_bytes() {
+    let body = json!({"input": [{"type": "compaction", "encrypted_content": sealed(2800)}, {"role": "user", "content": "?"}]});
+    let tokens = estimate(Api::Responses, "gpt-4o-mini", &body).tokens.get();
+    assert!((260..=320).contains(&tokens), "{tokens}");
+}
+
+#[test]
+fn the_attempts_of_pro_are_allowed_for() {
+    let mut body = json!({"input": "?", "reasoning": {"mode": "standard"}});
+    let standard = counted(Api::Responses, "gpt-5.6", &body);
+    body["reasoning"]["mode"] = json!("pro");
+    assert_eq!(estimate(Api::Responses, "gpt-5.6", &body).tokens.get(), standard + 2048);
+    assert_eq!(byte_bound(body.to_string().as_bytes()), None);
+}
+
 fn json_value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -389,6 +550,16 @@ fn json_value() -> impl Strategy<Value = Value> {
         any::<f64>().prop_map(Value::from),
         "[ -~\u{e9}漢\\n]{0,12}".prop_map(Value::from),
         Just(Value::from("")),
+        prop::sample::select(vec![
+            "function",
+            "custom",
+            "function_call",
+            "user",
+            "tool",
+            "required",
+            "object"
+        ])
+        .prop_map(Value::from),
     ];
     leaf.prop_recursive(5, 60, 6, |inner| {
         prop_oneof![
@@ -427,6 +598,14 @@ fn key() -> impl Strategy<Value = String> {
         "output",
         "summary",
         "custom",
+        "anyOf",
+        "$defs",
+        "title",
+        "default",
+        "call_id",
+        "tool_call_id",
+        "tool_choice",
+        "reasoning_",
         "refusal",
         "id",
         "status",
