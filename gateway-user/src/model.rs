@@ -81,12 +81,13 @@ impl Model {
 
     /// The model of that name; nothing where the table knows neither it nor its family.
     ///
-    /// A name is a family's, or a family's followed by `-` and more: a date, a size, a variant. The longest family counts.
+    /// A name is a family's, or a family's followed by `-` or `_` and more: a date, a size, a variant. The longest family
+    /// counts.
     #[must_use]
     pub fn find(name: &ModelName) -> Option<Self> {
         let is_of = |family: &str| {
             name.as_str().split_at_checked(family.len()).is_some_and(|(start, rest)| {
-                start.eq_ignore_ascii_case(family) && (rest.is_empty() || rest.starts_with('-'))
+                start.eq_ignore_ascii_case(family) && (rest.is_empty() || rest.starts_with(['-', '_']))
             })
         };
         table::MODELS
@@ -142,6 +143,8 @@ mod tests {
             ("gpt-5.4", 1_050_000, 128_000),
             ("gpt-5.4-mini", 400_000, 128_000),
             ("gpt-5.6-luna", 1_050_000, 128_000),
+            ("gpt-5.2_2025-12-11", 400_000, 128_000),
+            ("gpt-6.1-sol", 1_050_000, 128_000),
             ("gpt-oss-120b", 131_072, 131_072),
         ] {
             assert_eq!(limits(name), (context, output), "{name}");

@@ -26,7 +26,7 @@ use crate::names::{DeploymentName, TenantName};
 use crate::reply::Refusal;
 use crate::request::forward::caller_key;
 use crate::request::splice::splice;
-use crate::request::{Envelope, Route, query};
+use crate::request::{Envelope, Route, query, route};
 use crate::request_id::{GATEWAY_REQUEST_ID, REQUEST_ID, RequestId};
 use crate::session::{OpenCall, Session};
 use crate::tenant::KeySlot;
@@ -77,7 +77,8 @@ pub(crate) async fn handle(session: Arc<Session>, request: Request<Incoming>) ->
         tenant: None,
         deployment: None,
     };
-    let (parts, mut incoming) = request.into_parts();
+    let (mut parts, mut incoming) = request.into_parts();
+    parts.uri = route::with_one_slash(parts.uri);
     let cors = Cors::of(&visit.snapshot.config.listen.cors_origins, &parts.headers);
     let unread = body::Unread::of(&parts.headers);
     let mut response = match visit.answer(parts, &mut incoming, &cors, &open).await {

@@ -101,7 +101,7 @@ impl Default for Options {
             fixed_answers: false,
             timed: false,
             token_lifetime: Duration::from_hours(1),
-            strict_models: false,
+            strict_models: true,
             threads: 1,
         }
     }

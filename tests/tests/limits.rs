@@ -235,3 +235,12 @@ async fn state_that_azure_keeps_for_all_tenants_is_named_by_none_that_may_not() 
         }
     }
 }
+
+#[tokio::test]
+async fn an_endpoint_that_ends_with_a_slash_is_served() {
+    let scene = scene(1_000_000, "").await;
+    let path = format!("/{}", chat_path("omni"));
+    assert!(path.starts_with("//openai/"));
+    assert_eq!(call(&scene, &path, &user_says("hi")).await.status, 200);
+    assert_eq!(scene.azure.requests().pop().unwrap().target, chat_path("omni"));
+}

@@ -50,6 +50,11 @@ const fn gpt_5(context_window: u64, max_output: u64, images: ImageRule) -> Model
     Model { generation: Generation::Gpt5, ..reasoning(context_window, max_output, images) }
 }
 
+/// GPT-5.6 and what came of it.
+const fn gpt_5_6(context_window: u64, max_output: u64) -> Model {
+    Model { generation: Generation::Gpt56, ..gpt_5(context_window, max_output, ImageRule::GPT_5_6) }
+}
+
 /// GPT-5 without reasoning.
 const fn instant(images: ImageRule) -> Model {
     Model {
@@ -71,7 +76,7 @@ const fn seeing(images: ImageRule, model: Model) -> Model {
 
 const GPT_4O_MINI_IMAGES: ImageRule = ImageRule::Tiles { base: 2833, tile: 5667 };
 
-pub(super) const MODELS: [(&str, Model); 65] = [
+pub(super) const MODELS: [(&str, Model); 67] = [
     ("gpt-35-turbo", early(16_385, 4096)),
     ("gpt-35-turbo-0301", early(4096, 4096)),
     ("gpt-35-turbo-0613", early(4096, 4096)),
@@ -136,5 +141,7 @@ pub(super) const MODELS: [(&str, Model); 65] = [
     ("gpt-5.4-nano", gpt_5(400_000, 128_000, ImageRule::small(246))),
     ("gpt-5.5", gpt_5(1_050_000, 128_000, ImageRule::GPT_5_5)),
     ("gpt-chat-latest", gpt_5(128_000, 16_384, ImageRule::GPT_5_5)),
-    ("gpt-5.6", Model { generation: Generation::Gpt56, ..gpt_5(1_050_000, 128_000, ImageRule::GPT_5_6) }),
+    ("gpt-5.6", gpt_5_6(1_050_000, 128_000)),
+    ("gpt-6", gpt_5_6(1_050_000, 128_000)),
+    ("gpt-6.1", gpt_5_6(1_050_000, 128_000)),
 ];

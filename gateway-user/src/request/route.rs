@@ -1,6 +1,7 @@
 //! The route table. A route is metered or it does not exist.
 
-use http::Method;
+use http::uri::PathAndQuery;
+use http::{Method, Uri};
 
 use crate::api::Api;
 
@@ -73,9 +74,34 @@ fn api_of(operation: &str) -> Option<Api> {
     }
 }
 
+/// A request's target without a second slash at its start: an endpoint that is configured with a slash at its end makes
+/// clients send one, and Azure serves it. What goes upstream has one slash, too.
+#[must_use]
+pub fn with_one_slash(uri: Uri) -> Uri {
+    if !uri.path().starts_with("//") {
+        return uri;
+    }
+    let target = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let target = format!("/{}", target.trim_start_matches('/'));
+    PathAndQuery::try_from(target).map_or(uri, Uri::from)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_second_slash_at_the_start_is_none() {
+        for (given, read) in [
+            ("//openai/v1/models?a=//b", "/openai/v1/models?a=//b"),
+            ("///openai", "/openai"),
+            ("/openai//v1", "/openai//v1"),
+            ("/", "/"),
+        ] {
+            let uri = Uri::from(PathAndQuery::try_from(given).unwrap());
+            assert_eq!(with_one_slash(uri).to_string(), read, "{given}");
+        }
+    }
 
     fn post(path: &str) -> Option<Route<'_>> {
         Route::of(&Method::POST, path)

@@ -79,7 +79,7 @@ async fn main() -> anyhow::Result<()> {
         threads,
         ..Options::default()
     })?;
-    simulator.deployments().replace(deploy);
+    simulator.deployments().extend(deploy);
     #[expect(clippy::print_stdout, reason = "the line that whoever started it waits for")]
     {
         println!("listening on {}", simulator.endpoint());

@@ -111,7 +111,7 @@ impl Site {
         fs::write(&draft, config.text())?;
         fs::rename(draft, file)?;
         if let Some(deployments) = &self.deployments {
-            deployments.replace(config.deployments());
+            deployments.extend(config.deployments());
         }
         Ok(())
     }

@@ -30,9 +30,9 @@ impl Deployments {
         self.0.write().insert(name.to_owned(), model.to_owned());
     }
 
-    /// Declares these deployments, by name and model, and no others.
-    pub fn replace(&self, deployments: impl IntoIterator<Item = (String, String)>) {
-        *self.0.write() = deployments.into_iter().collect();
+    /// Declares these deployments, by name and model. Those declared before stay.
+    pub fn extend(&self, deployments: impl IntoIterator<Item = (String, String)>) {
+        self.0.write().extend(deployments);
     }
 
     /// The deployment of that name.
