@@ -15,7 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
-use crate::ledger::{Key, Kind, Sums};
+use crate::ledger::{Counted, Kind};
 use crate::names::{DeploymentName, ModelName, TenantName};
 use cost::CostMetrics;
 use labels::{
@@ -212,8 +212,8 @@ impl Metrics {
         }
     }
 
-    /// Reads what the ledger keeps of every series, in the order in which they were made.
-    pub(crate) fn read_cost<T>(&self, read: impl FnOnce(&mut dyn Iterator<Item = (&Key, Sums)>) -> T) -> T {
+    /// Reads what the ledger keeps of every series.
+    pub(crate) fn read_cost<T>(&self, read: impl FnOnce(&mut dyn Iterator<Item = Counted<'_>>) -> T) -> T {
         self.cost.read(read)
     }
 

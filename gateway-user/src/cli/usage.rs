@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use super::{ConfigArg, Failure, table};
 use crate::config::{Config, StoreLocation};
 use crate::fleet;
-use crate::ledger::{Dimension, Query, QueryError, Report, Since, Sums};
+use crate::ledger::{Adjusted, Dimension, Query, QueryError, Report, Since, Sums};
 use crate::limits::Clock;
 use crate::names::TenantName;
 use crate::store::{self, StoreError};
@@ -111,9 +111,7 @@ pub(super) fn run(args: UsageArgs, out: &mut impl Write) -> Result<(), Failure> 
 
 fn write_table(out: &mut impl Write, report: &Report) -> io::Result<()> {
     let mut heads: Vec<_> = report.by.iter().map(|dimension| dimension.as_str().to_uppercase()).collect();
-    heads.extend(
-        ["CALLS", "PROMPT", "CACHED", "COMPLETION", "REASONING", "TOKENS", "DOLLARS"].map(str::to_owned),
-    );
+    heads.extend(FIGURES.map(|(head, _)| head.to_owned()));
     let mut rows: Vec<Vec<_>> = report
         .lines
         .iter()
@@ -125,19 +123,29 @@ fn write_table(out: &mut impl Write, report: &Report) -> io::Result<()> {
     let total =
         report.by.iter().enumerate().map(|(place, _)| if place == 0 { "total" } else { "" }.to_owned());
     rows.push(total.chain(figures(&report.total())).collect());
-    table::write_with_figures(out, &heads, &rows, report.by.len())
+    table::write_with_figures(out, &heads, &rows, report.by.len())?;
+    write_adjusted(out, report)
+}
+
+/// What operators adjusted, below the table if there is any.
+fn write_adjusted(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    if report.adjusted.is_empty() {
+        return Ok(());
+    }
+    writeln!(out)?;
+    let rows: Vec<_> = report
+        .adjusted
+        .iter()
+        .map(|Adjusted { at, tenant, sums, note }| {
+            let (tokens, dollars) = (sums.adjusted_tokens().to_string(), dollars(&sums.adjusted_dollars()));
+            [at.clone(), tenant.clone(), tokens, dollars, note.clone()]
+        })
+        .collect();
+    table::write(out, ["ADJUSTED AT", "TENANT", "TOKENS", "DOLLARS", "NOTE"], &rows)
 }
 
 fn write_csv(out: &mut impl Write, report: &Report) -> io::Result<()> {
-    let heads = report.by.iter().map(|dimension| dimension.as_str()).chain([
-        "calls",
-        "prompt_tokens",
-        "cached_prompt_tokens",
-        "completion_tokens",
-        "reasoning_tokens",
-        "tokens",
-        "dollars",
-    ]);
+    let heads = report.by.iter().map(|dimension| dimension.as_str()).chain(FIGURES.map(|(_, name)| name));
     // No name, number or time holds a comma or a quote, so that nothing needs quoting.
     write!(out, "{}\r\n", heads.collect::<Vec<_>>().join(","))?;
     for line in &report.lines {
@@ -147,16 +155,34 @@ fn write_csv(out: &mut impl Write, report: &Report) -> io::Result<()> {
     Ok(())
 }
 
-fn figures(sums: &Sums) -> [String; 7] {
-    let Sums { calls, prompt, cached_prompt, completion, reasoning, cost } = sums;
+/// The heads of the columns with figures, in a table for people and in one for spreadsheets.
+const FIGURES: [(&str, &str); 11] = [
+    ("CALLS", "calls"),
+    ("PROMPT", "prompt_tokens"),
+    ("CACHED", "cached_prompt_tokens"),
+    ("COMPLETION", "completion_tokens"),
+    ("REASONING", "reasoning_tokens"),
+    ("TOKENS", "tokens"),
+    ("DOLLARS", "dollars"),
+    ("ASSUMED TOKENS", "assumed_tokens"),
+    ("ASSUMED DOLLARS", "assumed_dollars"),
+    ("ADJUSTED TOKENS", "adjusted_tokens"),
+    ("ADJUSTED DOLLARS", "adjusted_dollars"),
+];
+
+fn figures(sums: &Sums) -> [String; FIGURES.len()] {
     [
-        calls.to_string(),
-        prompt.to_string(),
-        cached_prompt.to_string(),
-        completion.to_string(),
-        reasoning.to_string(),
+        sums.calls.to_string(),
+        sums.prompt.to_string(),
+        sums.cached_prompt.to_string(),
+        sums.completion.to_string(),
+        sums.reasoning.to_string(),
         sums.tokens().to_string(),
-        dollars(&cost.decimal()),
+        dollars(&sums.cost.decimal()),
+        sums.assumed_tokens.to_string(),
+        dollars(&sums.assumed_cost.decimal()),
+        sums.adjusted_tokens().to_string(),
+        dollars(&sums.adjusted_dollars()),
     ]
 }
 
@@ -244,12 +270,22 @@ mod tests {
                 completion: Tokens::new(500),
                 reasoning: Tokens::ZERO,
                 cost: NanoDollars::new(nanos),
+                assumed_tokens: Tokens::new(calls),
+                assumed_cost: NanoDollars::new(nanos / 2),
+                given_back_cost: NanoDollars::new(nanos),
+                ..Sums::default()
             },
         };
         Report {
             since: "2024-02-29T00:00:00Z".to_owned(),
             by: vec![Dimension::Tenant, Dimension::Model],
             lines: vec![line(["acme", "gpt-4o-mini"], 12, 2_500_000_000), line(["widgets", ""], 1, 12_345)],
+            adjusted: vec![Adjusted {
+                at: "2024-02-29T13:14:15Z".to_owned(),
+                tenant: "acme".to_owned(),
+                sums: Sums { given_back_cost: NanoDollars::new(2_500_000_000), ..Sums::default() },
+                note: "brown-out, ticket 7".to_owned(),
+            }],
         }
     }
 
@@ -263,10 +299,20 @@ mod tests {
     fn a_table_has_figures_to_the_right_and_a_total() {
         assert_eq!(
             written(write_table),
-            "TENANT   MODEL        CALLS  PROMPT  CACHED  COMPLETION  REASONING  TOKENS      DOLLARS\n\
-             acme     gpt-4o-mini     12   12000       8         500          0   12500       2.5000\n\
-             widgets  -                1    1000       8         500          0    1500  0.000012345\n\
-             total                    13   13000      16        1000          0   14000  2.500012345\n"
+            [
+                "TENANT   MODEL        CALLS  PROMPT  CACHED  COMPLETION  REASONING  TOKENS      DOLLARS  \
+                 ASSUMED TOKENS  ASSUMED DOLLARS  ADJUSTED TOKENS  ADJUSTED DOLLARS\n",
+                "acme     gpt-4o-mini     12   12000       8         500          0   12500       2.5000  \
+                             12           1.2500                0           -2.5000\n",
+                "widgets  -                1    1000       8         500          0    1500  0.000012345  \
+                              1      0.000006172                0      -0.000012345\n",
+                "total                    13   13000      16        1000          0   14000  2.500012345  \
+                             13      1.250006172                0      -2.500012345\n",
+                "\n",
+                "ADJUSTED AT           TENANT  TOKENS  DOLLARS  NOTE\n",
+                "2024-02-29T13:14:15Z  acme    0       -2.5000  brown-out, ticket 7\n",
+            ]
+            .concat()
         );
     }
 
@@ -274,9 +320,10 @@ mod tests {
     fn a_csv_has_a_header_and_no_total() {
         assert_eq!(
             written(write_csv),
-            "tenant,model,calls,prompt_tokens,cached_prompt_tokens,completion_tokens,reasoning_tokens,tokens,dollars\r\n\
-             acme,gpt-4o-mini,12,12000,8,500,0,12500,2.5000\r\n\
-             widgets,,1,1000,8,500,0,1500,0.000012345\r\n"
+            "tenant,model,calls,prompt_tokens,cached_prompt_tokens,completion_tokens,reasoning_tokens,tokens,dollars,\
+             assumed_tokens,assumed_dollars,adjusted_tokens,adjusted_dollars\r\n\
+             acme,gpt-4o-mini,12,12000,8,500,0,12500,2.5000,12,1.2500,0,-2.5000\r\n\
+             widgets,,1,1000,8,500,0,1500,0.000012345,1,0.000006172,0,-0.000012345\r\n"
         );
     }
 
