@@ -1,6 +1,7 @@
 //! The operators' side: `/metrics`, `/healthz`, `/readyz`, `/status`, `/usage` and `/kernel`, in plain HTTP on an address of
 //! its own.
 
+pub(crate) mod adjust;
 mod budgets;
 pub(crate) mod kernel;
 mod status;
@@ -110,6 +111,12 @@ impl Admin {
 async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<Full<Bytes>> {
     if request.method() == Method::GET && request.uri().path() == "/usage" {
         return usage(shared, request.uri().query().unwrap_or_default()).await;
+    }
+    if request.uri().path() == adjust::ADJUST {
+        return match *request.method() {
+            Method::POST => adjust::adjust(&shared.gateway, request).await,
+            _ => text(StatusCode::METHOD_NOT_ALLOWED, "only POST\n"),
+        };
     }
     let shared = Arc::clone(shared);
     // Reading the kernel's maps may take its time, and this thread accepts the callers' connections.

@@ -11,7 +11,7 @@ mod sums;
 
 use crate::names::{DeploymentName, ModelName, TenantName};
 
-pub use adjustment::{Adjustment, Note, NoteError, Signed, Trace};
+pub use adjustment::{Adjustment, BeyondAssumed, Note, NoteError, Signed, Trace};
 pub(crate) use pending::{ADJUSTMENTS_AT_ONCE, Counted, Pending, Row};
 pub use query::{Dimension, Query, QueryError, Since};
 pub(crate) use report::Summary;

@@ -28,6 +28,8 @@ pub(super) const INTERVAL: Duration = Duration::from_millis(450);
 /// For how long what was used is kept in memory while the server takes nothing. There are at most as many rows an hour
 /// as tenants, deployments and kinds of answers.
 const PATIENCE_HOURS: u64 = 24;
+/// How often, in looks, it is looked for removed tenants of which nothing has to be kept.
+const LOOKS_FOR_OVER: u64 = 20;
 /// Fields of one command: it takes the server well under a millisecond.
 const ROWS_AT_ONCE: usize = 500;
 const RETENTION_SECONDS: u64 = RETENTION_HOURS * 3600;
@@ -79,7 +81,9 @@ impl Ledger {
 impl Log {
     fn collect(&mut self, gateway: &Gateway, now: Now) {
         self.looks += 1;
+        let over = if self.looks.is_multiple_of(LOOKS_FOR_OVER) { gateway.over(now) } else { Vec::new() };
         gateway.metrics.read_cost(|counters| self.pending.collect(self.looks, self.hour, counters));
+        gateway.forget(over, now);
         self.hour = hour_of(now.utc_seconds);
         let lost = self.pending.forget(self.hour.saturating_sub(PATIENCE_HOURS));
         if lost != Sums::default() {

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::{Key, Kind, Sums};
+use crate::limits::Used;
 use crate::names::TenantName;
 use crate::units::{NanoDollars, Tokens};
 
@@ -42,6 +43,21 @@ pub struct Trace {
     pub note: Box<str>,
 }
 
+/// More would be given back than was assumed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "of what was assumed of {tenant}'s calls, {tokens} tokens and {cost} are not given back yet: more is given back only with \
+     --force (\"force\": true)"
+)]
+pub struct BeyondAssumed {
+    /// Whose books.
+    pub tenant: TenantName,
+    /// Tokens that can be given back.
+    pub tokens: Tokens,
+    /// Money that can be given back.
+    pub cost: NanoDollars,
+}
+
 /// Why a text is no note.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoteError {
@@ -60,6 +76,34 @@ pub enum NoteError {
 const MOST_CHARACTERS: usize = 200;
 
 impl Adjustment {
+    /// What is charged.
+    #[must_use]
+    pub fn charged(&self) -> Used {
+        used(self.tokens.charged, self.cost.charged)
+    }
+
+    /// What is given back.
+    #[must_use]
+    pub fn given_back(&self) -> Used {
+        used(self.tokens.given_back, self.cost.given_back)
+    }
+
+    /// Checks that no more is given back than was assumed of a tenant's calls and is not given back yet. What was charged
+    /// before may be given back, too.
+    ///
+    /// # Errors
+    /// [`BeyondAssumed`] says how much could be given back.
+    pub fn within_assumed(&self, of_tenant: &Sums) -> Result<(), BeyondAssumed> {
+        let Sums { assumed_tokens, charged_tokens, given_back_tokens, .. } = of_tenant;
+        let Sums { assumed_cost, charged_cost, given_back_cost, .. } = of_tenant;
+        let tokens = assumed_tokens.saturating_add(*charged_tokens).saturating_sub(*given_back_tokens);
+        let cost = assumed_cost.saturating_add(*charged_cost).saturating_sub(*given_back_cost);
+        if self.tokens.given_back > tokens.get() || self.cost.given_back > cost.get() {
+            return Err(BeyondAssumed { tenant: self.tenant.clone(), tokens, cost });
+        }
+        Ok(())
+    }
+
     pub(crate) fn key(&self) -> Key {
         Key { tenant: self.tenant.clone(), deployment: None, model: None, kind: Kind::Adjusted }
     }
@@ -149,6 +193,10 @@ impl fmt::Display for Note {
     }
 }
 
+const fn used(tokens: u64, cost: u64) -> Used {
+    Used { tokens: Tokens::new(tokens), output: Tokens::ZERO, cost: NanoDollars::new(cost) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,5 +224,32 @@ mod tests {
         assert_eq!((sums.given_back_cost, sums.charged_cost), (NanoDollars::ZERO, NanoDollars::new(20)));
         assert_eq!((sums.calls, sums.tokens(), sums.cost), (0, Tokens::ZERO, NanoDollars::ZERO));
         assert!(Signed::of(0).is_zero() && !Signed::of(-1).is_zero());
+    }
+
+    #[test]
+    fn no_more_is_given_back_than_was_assumed_and_not_given_back_before() {
+        let adjustment = |tokens, cost| Adjustment {
+            tenant: TenantName::new("acme").unwrap(),
+            at: 1,
+            tokens: Signed::of(tokens),
+            cost: Signed::of(cost),
+            note: Note::new("why").unwrap(),
+        };
+        let books = Sums {
+            assumed_tokens: Tokens::new(100),
+            assumed_cost: NanoDollars::new(50),
+            given_back_tokens: Tokens::new(70),
+            charged_tokens: Tokens::new(10),
+            ..Sums::default()
+        };
+        assert_eq!(adjustment(-40, -50).within_assumed(&books), Ok(()));
+        assert_eq!(adjustment(1_000, 1_000).within_assumed(&books), Ok(()));
+        for beyond in [adjustment(-41, 0), adjustment(0, -51)] {
+            let said = beyond.within_assumed(&books).unwrap_err().to_string();
+            assert!(
+                said.starts_with("of what was assumed of acme's calls, 40 tokens and $0.000000050 are"),
+                "{said}"
+            );
+        }
     }
 }

@@ -8,8 +8,16 @@ use super::{Adjustment, Key, Sums, Trace};
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
     /// What each counter showed when it was last looked at, by its serial number.
-    seen: HashMap<u64, Sums>,
+    seen: HashMap<u64, Seen>,
     rows: HashMap<RowId, Progress>,
+}
+
+/// What a counter showed.
+#[derive(Debug, Default)]
+struct Seen {
+    sums: Sums,
+    /// When it was looked at last: one that is gone is not looked at any more.
+    look: u64,
 }
 
 /// What tells a row that may still grow from all others of this process.
@@ -64,17 +72,21 @@ impl Pending {
     /// `look` is greater each time, over restarts too where the store is the same: a row that is begun has its number, so
     /// that none before it is overwritten, neither of another process nor of an hour that the clock has come back to.
     pub(crate) fn collect<'a>(&mut self, look: u64, hour: u64, counters: impl Iterator<Item = Counted<'a>>) {
-        let mut seen = HashMap::with_capacity(self.seen.len());
+        let mut there = 0;
         for Counted { serial, key, sums } in counters {
-            let added = sums.since(&self.seen.get(&serial).copied().unwrap_or_default());
-            seen.insert(serial, sums);
+            there += 1;
+            let seen = self.seen.entry(serial).or_default();
+            let added = sums.since(&seen.sums);
+            *seen = Seen { sums, look };
             if added != Sums::default() {
                 let id = RowId { hour, key: key.clone(), adjustment: 0 };
                 let row = self.rows.entry(id).or_insert_with(|| Progress::new(look, None));
                 row.added = row.added.plus(added);
             }
         }
-        self.seen = seen;
+        if self.seen.len() > there {
+            self.seen.retain(|_, seen| seen.look == look);
+        }
     }
 
     /// Takes adjustments, and gives them to an hour; `look` as for [`Self::collect`].

@@ -9,9 +9,11 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
-use super::labels::{CostLabels, TenantLabel};
+use super::labels::{AdjustedLabels, CostLabels, TenantLabel};
 use super::registered;
-use crate::ledger::{Assumed, Booked, Counted, Key, Sums};
+use crate::ledger::{Adjustment, Assumed, Booked, Counted, Key, Sums};
+use crate::limits::Used;
+use crate::names::TenantName;
 use crate::units::{NanoDollars, Tokens};
 
 /// The families that count tokens and dollars.
@@ -25,6 +27,8 @@ pub(super) struct CostMetrics {
     cost: Family<CostLabels, Counter<f64, AtomicU64>>,
     assumed_tokens: Family<TenantLabel, Counter>,
     assumed_cost: Family<TenantLabel, Counter<f64, AtomicU64>>,
+    adjusted_tokens: Family<AdjustedLabels, Counter>,
+    adjusted_cost: Family<AdjustedLabels, Counter<f64, AtomicU64>>,
     index: Mutex<CostIndex>,
 }
 
@@ -85,8 +89,30 @@ impl CostMetrics {
                 "gateway_assumed_cost_dollars",
                 "What the tokens cost that were booked though nobody saw them",
             ),
+            adjusted_tokens: registered(
+                to,
+                "gateway_adjusted_tokens",
+                "Tokens that operators gave back or charged beyond those of calls",
+            ),
+            adjusted_cost: registered(
+                to,
+                "gateway_adjusted_cost_dollars",
+                "Dollars that operators gave back or charged beyond those of calls",
+            ),
             index: Mutex::default(),
         }
+    }
+
+    /// Counts what an operator gave back or charged.
+    pub(super) fn adjusted(&self, adjustment: &Adjustment) {
+        self.adjust(&adjustment.tenant, GIVEN_BACK, adjustment.given_back());
+        self.adjust(&adjustment.tenant, CHARGED, adjustment.charged());
+    }
+
+    fn adjust(&self, tenant: &TenantName, direction: &'static str, used: Used) {
+        let labels = AdjustedLabels { tenant: tenant.clone(), direction };
+        self.adjusted_tokens.get_or_create(&labels).inc_by(used.tokens.get());
+        self.adjusted_cost.get_or_create(&labels).inc_by(used.cost.as_dollars());
     }
 
     /// The series of these labels, made where there is none.
@@ -98,6 +124,9 @@ impl CostMetrics {
         if let Some(series) = index.all.get(&key) {
             return Arc::clone(series);
         }
+        // Shown from the start, so that Prometheus sees the first adjustment as an increase.
+        self.adjust(&key.tenant, GIVEN_BACK, Used::default());
+        self.adjust(&key.tenant, CHARGED, Used::default());
         index.made += 1;
         let series = Arc::new(CostSeries {
             serial: index.made,
@@ -120,6 +149,32 @@ impl CostMetrics {
         series
     }
 
+    /// Drops a tenant's series; gives what they were about.
+    pub(super) fn forget(&self, tenant: &TenantName) -> Vec<Key> {
+        let gone: Vec<_> = {
+            let mut index = self.index.lock();
+            index.all.extract_if(|key, _| key.tenant == *tenant).map(|(key, _)| key).collect()
+        };
+        for Key { tenant, deployment, model, kind } in gone.iter().cloned() {
+            let (Some(deployment), Some(model)) = (deployment, model) else { continue };
+            let labels = CostLabels { tenant, deployment, model, kind };
+            let Self { consumed, prompt, cached_prompt, completion, reasoning, .. } = self;
+            for tokens in [consumed, prompt, cached_prompt, completion, reasoning] {
+                tokens.remove(&labels);
+            }
+            self.cost.remove(&labels);
+        }
+        let of_tenant = TenantLabel { tenant: tenant.clone() };
+        self.assumed_tokens.remove(&of_tenant);
+        self.assumed_cost.remove(&of_tenant);
+        for direction in [GIVEN_BACK, CHARGED] {
+            let labels = AdjustedLabels { tenant: tenant.clone(), direction };
+            self.adjusted_tokens.remove(&labels);
+            self.adjusted_cost.remove(&labels);
+        }
+        gone
+    }
+
     /// Reads every series.
     pub(super) fn read<T>(&self, read: impl FnOnce(&mut dyn Iterator<Item = Counted<'_>>) -> T) -> T {
         let index = self.index.lock();
@@ -131,6 +186,10 @@ impl CostMetrics {
         read(&mut index.all.iter().map(counted))
     }
 }
+
+/// The directions of an adjustment.
+const GIVEN_BACK: &str = "given_back";
+const CHARGED: &str = "charged";
 
 impl CostSeries {
     /// Attributes a call's tokens and what they cost.

@@ -46,6 +46,15 @@ pub(super) struct Changes {
     pub(super) hour: u64,
     pub(super) accounts: Vec<(TenantName, Arc<Account>, Checkpoint)>,
     pub(super) rows: Vec<Row>,
+    /// Tenants whose accounts are dropped: none of them is among the accounts, unless it has come back with a new one.
+    pub(super) gone: Vec<TenantName>,
+}
+
+impl Changes {
+    /// Whether there is nothing to write.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.accounts.is_empty() && self.rows.is_empty() && self.gone.is_empty()
+    }
 }
 
 /// Books with what they had kept.
@@ -298,6 +307,9 @@ fn bring_forward(
 
 fn write(transaction: &WriteTransaction, changes: &Changes) -> Result<(), redb::Error> {
     let mut accounts = transaction.open_table(ACCOUNTS)?;
+    for tenant in &changes.gone {
+        accounts.remove(tenant.as_str())?;
+    }
     for (tenant, _, checkpoint) in &changes.accounts {
         accounts.insert(tenant.as_str(), record::account_row(checkpoint).as_slice())?;
     }

@@ -49,6 +49,7 @@ mod account {
     pub(super) const OPEN_COST: u64 = 6;
     pub(super) const OPEN_SPENT: u64 = 7;
     pub(super) const OPEN_SPENT_COST: u64 = 8;
+    pub(super) const OVER_AT: u64 = 9;
     /// Of each period three numbers from here on, with one to spare: its end, its tokens and its cost.
     pub(super) const BOOKS: u64 = 16;
     pub(super) const BOOK: u64 = 4;
@@ -75,6 +76,7 @@ pub(super) fn account_row(checkpoint: &Checkpoint) -> Vec<u8> {
         (account::OPEN_COST, cost.get()),
         (account::OPEN_SPENT, spent.get()),
         (account::OPEN_SPENT_COST, spent_cost.get()),
+        (account::OVER_AT, checkpoint.over_at),
     ] {
         row.amount(number, amount);
     }
@@ -93,7 +95,7 @@ pub(super) fn account_row(checkpoint: &Checkpoint) -> Vec<u8> {
 
 /// The account of a row; nothing where it is none.
 pub(super) fn checkpoint(row: &[u8]) -> Option<Checkpoint> {
-    let (mut utc_seconds, mut typical_output) = (0, 0);
+    let (mut utc_seconds, mut typical_output, mut over_at) = (0, 0, 0);
     let mut open = OpenUse::default();
     let mut books = [Book::default(); Period::ALL.len()];
     let empty: Slots = [0; _];
@@ -109,13 +111,16 @@ pub(super) fn checkpoint(row: &[u8]) -> Option<Checkpoint> {
             account::OPEN_COST => open.cost = NanoDollars::new(amount),
             account::OPEN_SPENT => open.spent = Tokens::new(amount),
             account::OPEN_SPENT_COST => open.spent_cost = NanoDollars::new(amount),
+            account::OVER_AT => over_at = amount,
             account::TOKENS.. => set_slot(&mut tokens, number - account::TOKENS, amount),
             account::CALLS.. => set_slot(&mut calls, number - account::CALLS, amount),
             account::BOOKS.. => set_book(&mut books, number - account::BOOKS, amount),
             _ => {}
         }
     }
-    Some(Checkpoint::new(utc_seconds, (calls, tokens), books, open, typical_output))
+    let mut checkpoint = Checkpoint::new(utc_seconds, (calls, tokens), books, open, typical_output);
+    checkpoint.over_at = over_at;
+    Some(checkpoint)
 }
 
 fn set_slot(slots: &mut Slots, age: u64, amount: u64) {
@@ -217,7 +222,8 @@ mod tests {
             spent: Tokens::new(5),
             spent_cost: NanoDollars::new(6),
         };
-        let before = Checkpoint::new(1_709_212_455, (slots, more), books, open, 77);
+        let mut before = Checkpoint::new(1_709_212_455, (slots, more), books, open, 77);
+        before.over_at = 1_709_212_519;
         assert_eq!(checkpoint(&account_row(&before)), Some(before));
     }
 

@@ -52,6 +52,7 @@ fn changes(number: u64, account: &Arc<Account>, pending: &Pending) -> Changes {
         hour: hour_of(NOW.utc_seconds),
         accounts: taken.map(|taken| (acme(), Arc::clone(account), taken)).collect(),
         rows: pending.rows(),
+        gone: Vec::new(),
     }
 }
 
@@ -201,7 +202,9 @@ fn rows_older_than_the_retention_are_deleted() {
     for (age, calls) in [(RETENTION_HOURS, 1), (RETENTION_HOURS - 1, 3), (0, 7)] {
         pending.collect(1, hour - age, Counted::each(&[(&key, sums(calls))]));
     }
-    books.commit(&Changes { number: 1, hour, accounts: Vec::new(), rows: pending.rows() }).unwrap();
+    books
+        .commit(&Changes { number: 1, hour, accounts: Vec::new(), rows: pending.rows(), gone: Vec::new() })
+        .unwrap();
     assert_eq!(calls(&books), [("single".to_owned(), 7)]);
     drop(books);
     let later = Now { utc_seconds: NOW.utc_seconds + 3600, ..NOW };
@@ -225,6 +228,29 @@ fn an_account_whose_periods_are_over_is_forgotten() {
     let Recovered { books, accounts, .. } = Books::recover(folder.path(), next_year).unwrap();
     assert!(accounts.is_empty());
     drop(books);
+}
+
+#[test]
+fn the_account_of_a_removed_tenant_goes_when_it_is_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let (books, _) = recover(folder.path());
+    let (account, mut pending) = (Arc::new(Account::default()), Pending::default());
+    drop(admit(&account));
+    account.removed(Some(&Limits::default()), NOW);
+    commit(&books, &account, &mut pending);
+    drop(books);
+    let (books, accounts) = recover(folder.path());
+    assert!(accounts.contains_key(&acme()), "its minute is not over");
+    drop(books);
+    let later = Now { utc_seconds: NOW.utc_seconds + 65, ..NOW };
+    let Recovered { books, accounts, .. } = Books::recover(folder.path(), later).unwrap();
+    assert!(accounts.is_empty(), "the year is not over, but no limit of the tenant was about it");
+    commit(&books, &account, &mut pending);
+    let gone = Changes { number: 2, hour: 0, accounts: Vec::new(), rows: Vec::new(), gone: vec![acme()] };
+    books.commit(&gone).unwrap();
+    drop(books);
+    let (_books, accounts) = recover(folder.path());
+    assert!(accounts.is_empty());
 }
 
 #[test]
