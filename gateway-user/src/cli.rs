@@ -32,12 +32,15 @@ pub use usage::{AdjustArgs, Columns, UsageArgs, UsageCommand, UsageFormat};
 
 /// A multi-tenant gateway in front of Azure OpenAI.
 #[derive(Debug, Parser)]
-#[command(name = "aoai-gateway", version, propagate_version = true)]
+#[command(name = "aoai-gateway", version = VERSION, propagate_version = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
+
+/// The version, and which commit it was built from.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("AOAI_GATEWAY_COMMIT"), ")");
 
 /// What the gateway's binary can do.
 #[derive(Debug, Subcommand)]
