@@ -1,8 +1,11 @@
 //! The operators' side: `/metrics`, `/healthz`, `/readyz`, `/status`, `/usage` and `/kernel`, in plain HTTP on an address of
 //! its own.
 
+pub(crate) mod adjust;
 mod budgets;
+mod exposition;
 pub(crate) mod kernel;
+mod process;
 mod status;
 
 use std::convert::Infallible;
@@ -13,7 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -61,6 +64,7 @@ impl Admin {
     /// When the runtime does not take the listener.
     pub fn new(listener: StdListener, gateway: &Arc<Gateway>, mut registry: Registry) -> io::Result<Self> {
         registry.register_collector(Box::new(budgets::Budgets::new(gateway)));
+        registry.register_collector(Box::new(process::Process));
         registry.register_collector(Box::new(kernel::Packets(Arc::clone(&gateway.shedder))));
         let listener = TcpListener::from_std(listener)?;
         let shared = Arc::new(Shared { gateway: Arc::clone(gateway), registry });
@@ -111,6 +115,12 @@ async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<Fu
     if request.method() == Method::GET && request.uri().path() == "/usage" {
         return usage(shared, request.uri().query().unwrap_or_default()).await;
     }
+    if request.uri().path() == adjust::ADJUST {
+        return match *request.method() {
+            Method::POST => adjust::adjust(&shared.gateway, request).await,
+            _ => text(StatusCode::METHOD_NOT_ALLOWED, "only POST\n"),
+        };
+    }
     let shared = Arc::clone(shared);
     // Reading the kernel's maps may take its time, and this thread accepts the callers' connections.
     tokio::task::spawn_blocking(move || answer_blocking(&shared, &request))
@@ -130,7 +140,7 @@ fn answer_blocking(shared: &Shared, request: &Request<Incoming>) -> Response<Ful
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
     }
     match path {
-        "/metrics" => metrics(shared),
+        "/metrics" => metrics(shared, request.headers()),
         "/healthz" => text(StatusCode::OK, "ok\n"),
         "/readyz" => match not_ready(shared) {
             None => text(StatusCode::OK, "ready\n"),
@@ -155,11 +165,10 @@ fn not_ready(shared: &Shared) -> Option<&'static str> {
     (!shared.gateway.has_identity()).then_some("no identity token yet\n")
 }
 
-fn metrics(shared: &Shared) -> Response<Full<Bytes>> {
-    let mut body = String::new();
-    match prometheus_client::encoding::text::encode(&mut body, &shared.registry) {
-        Ok(()) => typed(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", body),
-        Err(std::fmt::Error) => text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written\n"),
+fn metrics(shared: &Shared, headers: &HeaderMap) -> Response<Full<Bytes>> {
+    match exposition::write(headers, &shared.registry) {
+        Ok((content_type, body)) => typed(StatusCode::OK, content_type, body),
+        Err(status) => text(status, "the metrics cannot be written\n"),
     }
 }
 

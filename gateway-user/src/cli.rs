@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, and how an answer or a failure is shown.
 
+mod ask;
 mod check;
 mod kernel;
 pub mod serve;
@@ -21,21 +22,25 @@ use crate::secret::KeyError;
 use crate::store::StoreError;
 use crate::tenant::TenantsError;
 
+pub use ask::AskError;
 pub use check::CheckArgs;
 pub use kernel::{KernelArgs, KernelCommand};
 pub use serve::ServeArgs;
 pub use smoke::SmokeArgs;
 pub use tenant::{Format, TenantArgs, TenantCommand};
-pub use usage::{AskError, Columns, UsageArgs, UsageFormat};
+pub use usage::{AdjustArgs, Columns, UsageArgs, UsageCommand, UsageFormat};
 
 /// A multi-tenant gateway in front of Azure OpenAI.
 #[derive(Debug, Parser)]
-#[command(name = "aoai-gateway", version, propagate_version = true)]
+#[command(name = "aoai-gateway", version = VERSION, propagate_version = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
+
+/// The version, and which commit it was built from.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("AOAI_GATEWAY_COMMIT"), ")");
 
 /// What the gateway's binary can do.
 #[derive(Debug, Subcommand)]
@@ -46,7 +51,7 @@ pub enum Command {
     Check(CheckArgs),
     /// Add, show and change tenants and their keys
     Tenant(TenantArgs),
-    /// Tell who has used how many tokens and dollars
+    /// Tell who has used how many tokens and dollars, and adjust it
     Usage(UsageArgs),
     /// Show whom the running gateway sheds, and let a source back in
     Kernel(KernelArgs),
@@ -125,12 +130,9 @@ enum Failure {
     /// The ledger of a fleet could not be read.
     #[error(transparent)]
     Fleet(#[from] LedgerError),
-    /// The gateway that uses the ledger did not tell.
-    #[error(transparent)]
-    Ask(#[from] AskError),
     /// The running gateway was not asked, or did not answer as it should.
     #[error(transparent)]
-    Asking(#[from] kernel::AskError),
+    Ask(#[from] AskError),
     /// The answer could not be written.
     #[error("standard output: {0}")]
     Output(#[from] io::Error),
@@ -156,7 +158,6 @@ impl Failure {
             | Self::Store(_)
             | Self::Fleet(_)
             | Self::Ask(_)
-            | Self::Asking(_)
             | Self::Output(_) => eprintln!("error: {self}"),
         }
         match self {
@@ -167,7 +168,6 @@ impl Failure {
             | Self::Store(_)
             | Self::Fleet(_)
             | Self::Ask(_)
-            | Self::Asking(_)
             | Self::Output(_) => ExitCode::FAILURE,
         }
     }

@@ -13,7 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use crate::config::{Config, Tier};
 use crate::fleet::Fleet;
 use crate::kernel::Shedder;
-use crate::limits::{Account, Clock, Limits, Refused};
+use crate::limits::{Account, Clock, Limits, Now, Refused};
 use crate::metrics::{CallSeries, Metrics};
 use crate::model::Model;
 use crate::names::{DeploymentName, ModelName, TenantName};
@@ -61,7 +61,7 @@ pub enum Keeping {
 #[derive(Debug)]
 struct Registry {
     fleet: Option<Arc<Fleet>>,
-    /// Counters live as long as the process, also those of a tenant that is removed and may come back.
+    /// Those of a tenant that is removed are kept until its last period has ended: it may come back.
     accounts: HashMap<TenantName, Arc<Account>>,
 }
 
@@ -155,6 +155,7 @@ impl Gateway {
         };
         let mut registry = Registry { fleet: fleet.clone(), accounts };
         let snapshot = Snapshot::new(config, directory, backends, &metrics, &mut registry, None);
+        registry.note_removed(&snapshot, None, clock.now());
         metrics.config_generation.set(1);
         Arc::new(Self {
             clock,
@@ -204,6 +205,7 @@ impl Gateway {
         let mut registry = self.registry.lock();
         let last = self.snapshot();
         let next = Snapshot::new(config, directory, backends, &self.metrics, &mut registry, Some(&last));
+        registry.note_removed(&next, Some(&last), self.clock.now());
         let live: HashSet<_> = next.live_keys().collect();
         for (key, revoked) in last.keys() {
             revoked.store(!live.contains(&key), Ordering::Relaxed);
@@ -212,10 +214,38 @@ impl Gateway {
         self.metrics.config_generation.inc();
     }
 
+    /// The removed tenants of which nothing has to be kept any more, and who make no calls: what they have used was counted
+    /// before this was asked.
+    pub(crate) fn over(&self, now: Now) -> Vec<TenantName> {
+        let registry = self.registry.lock();
+        let over = registry.accounts.iter().filter(|(_, account)| is_over(account, now));
+        over.map(|(tenant, _)| tenant.clone()).collect()
+    }
+
+    /// Drops the accounts and series of tenants that were [`Self::over`] before and are still; gives those that it dropped.
+    pub(crate) fn forget(&self, over: Vec<TenantName>, now: Now) -> Vec<TenantName> {
+        let mut registry = self.registry.lock();
+        over.into_iter()
+            .filter(|tenant| {
+                let gone = registry.accounts.get(tenant).is_some_and(|account| is_over(account, now));
+                if gone {
+                    registry.accounts.remove(tenant);
+                    self.metrics.forget(tenant);
+                }
+                gone
+            })
+            .collect()
+    }
+
     /// Visits every account, also those of tenants that are removed. No configuration is put to use meanwhile.
     pub(crate) fn each_account(&self, mut visit: impl FnMut(&TenantName, &Arc<Account>)) {
         let registry = self.registry.lock();
         registry.accounts.iter().for_each(|(tenant, account)| visit(tenant, account));
+    }
+
+    /// The account of a tenant, also of one that is removed.
+    pub(crate) fn account(&self, tenant: &TenantName) -> Option<Arc<Account>> {
+        self.registry.lock().accounts.get(tenant).map(Arc::clone)
     }
 
     /// Whether a call could be made at this moment: there is a token for every backend of the best priority.
@@ -226,7 +256,28 @@ impl Gateway {
     }
 }
 
+/// Whether nothing of an account has to be kept, and no call has it.
+fn is_over(account: &Arc<Account>, now: Now) -> bool {
+    Arc::strong_count(account) == 1 && account.is_over(now)
+}
+
 impl Registry {
+    /// Notes of every account whether its tenant is there, and until when it is kept otherwise.
+    fn note_removed(&self, next: &Snapshot, last: Option<&Snapshot>, now: Now) {
+        let of = |snapshot: &Snapshot| -> HashMap<TenantName, Arc<Tenant>> {
+            let tenants = snapshot.tenants.iter();
+            tenants.map(|tenant| (tenant.name.clone(), Arc::clone(tenant))).collect()
+        };
+        let (next, last) = (of(next), last.map(of).unwrap_or_default());
+        for (name, account) in &self.accounts {
+            if next.contains_key(name) {
+                account.returned();
+            } else {
+                account.removed(last.get(name).map(|tenant| tenant.limits()), now);
+            }
+        }
+    }
+
     fn account(&mut self, tenant: &TenantName) -> Arc<Account> {
         let make = || self.fleet.as_ref().map_or_else(Arc::default, |fleet| fleet.account());
         Arc::clone(self.accounts.entry(tenant.clone()).or_insert_with(make))
@@ -405,3 +456,6 @@ impl Tenant {
         places.get(deployment.place).map_or_else(make, |series| Arc::clone(series.get_or_init(make)))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,3 +34,8 @@ pub mod tls;
 pub mod tokens;
 pub mod units;
 pub mod upstream;
+
+/// The gateway's version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The commit that it was built from; `unknown` where the build was not told.
+pub const COMMIT: &str = env!("AOAI_GATEWAY_COMMIT");

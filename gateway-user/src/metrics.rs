@@ -4,6 +4,7 @@
 //! counted on directly. Only refusals look their labels up.
 
 mod cost;
+mod family;
 mod labels;
 
 use std::sync::Arc;
@@ -15,9 +16,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
-use crate::ledger::{Key, Kind, Sums};
+use crate::ledger::{Adjustment, Counted, Key, Kind};
 use crate::names::{DeploymentName, ModelName, TenantName};
 use cost::CostMetrics;
+use family::TenantFamily;
 use labels::{
     CostLabels, DeploymentLabels, HandshakeLabel, RequestLabels, SettledLabels, TenantLabel, TenantReason,
 };
@@ -29,9 +31,9 @@ pub use labels::{BackendLabel, HandshakeResult};
 #[derive(Debug)]
 pub struct Metrics {
     cost: CostMetrics,
-    requests: Family<RequestLabels, Counter>,
-    throttled: Family<TenantReason, Counter>,
-    streams_cut: Family<TenantReason, Counter>,
+    requests: TenantFamily<RequestLabels, Counter>,
+    throttled: TenantFamily<TenantReason, Counter>,
+    streams_cut: TenantFamily<TenantReason, Counter>,
     settled: Family<SettledLabels, Counter>,
     shortfall: Family<DeploymentLabels, Counter>,
     inflight: Family<TenantLabel, Gauge>,
@@ -85,6 +87,10 @@ pub struct CallSeries {
     pub estimate_shortfall: Counter,
 }
 
+/// Whose count settled a call.
+const UPSTREAM: &str = "upstream";
+const COUNTED: &str = "counted";
+
 /// Bounds for times that the gateway itself takes, in seconds.
 const OWN_TIME: [f64; 12] =
     [0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25];
@@ -102,9 +108,13 @@ impl Metrics {
     pub fn register(to: &mut Registry) -> Self {
         Self {
             cost: CostMetrics::register(to),
-            requests: registered(to, "gateway_requests", "Requests by how they were answered"),
-            throttled: registered(to, "gateway_throttled", "Calls refused by a limit"),
-            streams_cut: registered(to, "gateway_streams_cut", "Streams ended before upstream ended them"),
+            requests: TenantFamily::register(to, "gateway_requests", "Requests by how they were answered"),
+            throttled: TenantFamily::register(to, "gateway_throttled", "Calls refused by a limit"),
+            streams_cut: TenantFamily::register(
+                to,
+                "gateway_streams_cut",
+                "Streams ended before upstream ended them",
+            ),
             settled: registered(
                 to,
                 "gateway_settled",
@@ -197,14 +207,14 @@ impl Metrics {
         CallSeries {
             single: of_kind(Kind::Single),
             stream: of_kind(Kind::Stream),
-            answered: self.requests.get_or_create_owned(&RequestLabels {
+            answered: self.requests.owned(&RequestLabels {
                 tenant: Some(tenant.clone()),
                 deployment: Some(deployment.clone()),
                 status: 200,
                 reason: "",
             }),
-            settled_upstream: settled("upstream"),
-            settled_counted: settled("counted"),
+            settled_upstream: settled(UPSTREAM),
+            settled_counted: settled(COUNTED),
             estimate_shortfall: self.shortfall.get_or_create_owned(&DeploymentLabels {
                 tenant: tenant.clone(),
                 deployment: deployment.clone(),
@@ -212,15 +222,36 @@ impl Metrics {
         }
     }
 
-    /// Reads what the ledger keeps of every series, in the order in which they were made.
-    pub(crate) fn read_cost<T>(&self, read: impl FnOnce(&mut dyn Iterator<Item = (&Key, Sums)>) -> T) -> T {
+    /// Reads what the ledger keeps of every series.
+    pub(crate) fn read_cost<T>(&self, read: impl FnOnce(&mut dyn Iterator<Item = Counted<'_>>) -> T) -> T {
         self.cost.read(read)
+    }
+
+    /// Counts what an operator gave back or charged.
+    pub(crate) fn adjusted(&self, adjustment: &Adjustment) {
+        self.cost.adjusted(adjustment);
     }
 
     /// The gauge of a tenant's open calls.
     #[must_use]
     pub fn inflight(&self, tenant: &TenantName) -> Gauge<i64, AtomicI64> {
         self.inflight.get_or_create_owned(&TenantLabel { tenant: tenant.clone() })
+    }
+
+    /// Drops the series of a tenant that is removed and makes no calls any more.
+    pub(crate) fn forget(&self, tenant: &TenantName) {
+        for Key { tenant, deployment, .. } in self.cost.forget(tenant) {
+            if let Some(deployment) = deployment {
+                self.shortfall.remove(&DeploymentLabels { tenant, deployment });
+            }
+        }
+        for source in [UPSTREAM, COUNTED] {
+            self.settled.remove(&SettledLabels { tenant: tenant.clone(), source });
+        }
+        self.inflight.remove(&TenantLabel { tenant: tenant.clone() });
+        self.requests.forget(tenant);
+        self.throttled.forget(tenant);
+        self.streams_cut.forget(tenant);
     }
 
     /// Counts a request that was not answered with 200 by upstream.
@@ -232,17 +263,17 @@ impl Metrics {
         reason: &'static str,
     ) {
         let (tenant, deployment) = (tenant.cloned(), deployment.cloned());
-        self.requests.get_or_create(&RequestLabels { tenant, deployment, status, reason }).inc();
+        self.requests.get(&RequestLabels { tenant, deployment, status, reason }).inc();
     }
 
     /// Counts a call refused by one of its tenant's limits.
     pub fn throttled(&self, tenant: &TenantName, reason: &'static str) {
-        self.throttled.get_or_create(&TenantReason { tenant: tenant.clone(), reason }).inc();
+        self.throttled.get(&TenantReason { tenant: tenant.clone(), reason }).inc();
     }
 
     /// Counts a stream that the gateway ended.
     pub fn stream_cut(&self, tenant: &TenantName, reason: &'static str) {
-        self.streams_cut.get_or_create(&TenantReason { tenant: tenant.clone(), reason }).inc();
+        self.streams_cut.get(&TenantReason { tenant: tenant.clone(), reason }).inc();
     }
 
     /// Counts a TLS handshake.

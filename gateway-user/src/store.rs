@@ -13,7 +13,7 @@ mod record;
 mod signal;
 mod writer;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,8 +23,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::ledger::{Query, Report};
+use crate::ledger::{Adjustment, BeyondAssumed, Query, RETENTION_HOURS, Report, Since};
 use crate::limits::{Account, Now};
+use crate::metrics::Metrics;
 use crate::names::TenantName;
 use books::{Books, Recovered};
 use signal::Signal;
@@ -47,6 +48,22 @@ pub struct Store {
     begun: AtomicU64,
     done: watch::Sender<Done>,
     outage: Mutex<Option<Outage>>,
+    /// Adjustments that accounts have and no checkpoint has taken yet. Whoever changes an account so holds this lock, and so
+    /// does a checkpoint from its first look to its last: it has both the change and its row, or neither.
+    adjusted: Mutex<VecDeque<Adjustment>>,
+    /// Held by who adjusts the books, from the look at what was assumed on.
+    adjusting: tokio::sync::Mutex<()>,
+}
+
+/// Why the books were not adjusted.
+#[derive(Debug, thiserror::Error)]
+pub enum AdjustError {
+    /// It would give back too much.
+    #[error(transparent)]
+    BeyondAssumed(#[from] BeyondAssumed),
+    /// The ledger cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// How far checkpoints have come, by their numbers.
@@ -90,6 +107,8 @@ impl Store {
             begun: AtomicU64::new(number),
             done: watch::Sender::new(Done { kept: number, on_disk: number }),
             outage: Mutex::default(),
+            adjusted: Mutex::default(),
+            adjusting: tokio::sync::Mutex::default(),
         });
         Ok(Opened { store, accounts })
     }
@@ -115,6 +134,34 @@ impl Store {
         let store = Arc::clone(self);
         let reading = tokio::task::spawn_blocking(move || store.books.report(&query, now.utc_seconds));
         reading.await.unwrap_or_else(|_panicked| Err(StoreError::panicked(self.books.path())))
+    }
+
+    /// Adjusts a tenant's account and the ledger. Whether it is on the disk; where it is not, it will be once the store works
+    /// again.
+    ///
+    /// # Errors
+    /// Nothing was changed then: more would be given back than was assumed, and it is not `forced`, or the ledger cannot be
+    /// read, which says what was assumed.
+    pub async fn adjust(
+        self: &Arc<Self>,
+        account: &Account,
+        adjustment: Adjustment,
+        forced: bool,
+        (metrics, now): (&Metrics, Now),
+    ) -> Result<bool, AdjustError> {
+        let _turn = self.adjusting.lock().await;
+        if !forced {
+            let tenant = Some(adjustment.tenant.clone());
+            let query = Query { since: Since::Hours(RETENTION_HOURS), by: Vec::new(), tenant };
+            adjustment.within_assumed(&self.usage(query, now).await?.total())?;
+        }
+        metrics.adjusted(&adjustment);
+        {
+            let mut adjusted = self.adjusted.lock();
+            account.adjust(adjustment.charged(), adjustment.given_back(), now);
+            adjusted.push_back(adjustment);
+        }
+        Ok(self.next_checkpoint(REPORT_PATIENCE, |done| done.on_disk).await)
     }
 
     /// Waits until what an account has counted so far outlives the process, if it does not; not for long, and not at all
@@ -152,6 +199,12 @@ impl Store {
     pub fn directory(&self) -> &Path {
         self.books.directory()
     }
+}
+
+/// Where the gateway answers operators that uses a directory, or used it last; nothing where no gateway has.
+#[must_use]
+pub fn admin_of(directory: &Path) -> Option<SocketAddr> {
+    Owner::read(directory).map(|owner| owner.admin)
 }
 
 /// What the ledger in a directory says that no gateway uses at the moment.

@@ -119,6 +119,26 @@ impl fmt::Display for NanoDollars {
     }
 }
 
+/// Reads an amount of dollars that may be below zero, in billionths: `-2.5`, `+0.000000001`, `12`.
+///
+/// Nothing where the text is no such number, has more than nine decimals or passes nine billion dollars.
+#[must_use]
+pub fn signed_nano_dollars(text: &str) -> Option<i64> {
+    let (negative, digits) = match text.as_bytes().first()? {
+        b'-' => (true, text.get(1..)?),
+        b'+' => (false, text.get(1..)?),
+        _ => (false, text),
+    };
+    let (whole, decimals) = digits.split_once('.').unwrap_or((digits, "0"));
+    let are_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !are_digits(whole) || !are_digits(decimals) || decimals.len() > 9 {
+        return None;
+    }
+    let nanos: i64 = format!("{decimals:0<9}").parse().ok()?;
+    let amount = whole.parse::<i64>().ok()?.checked_mul(1_000_000_000)?.checked_add(nanos)?;
+    Some(if negative { -amount } else { amount })
+}
+
 /// The price of one token, in trillionths of a dollar, which is the price of a million tokens in millionths.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenPrice(u64);
@@ -182,6 +202,22 @@ mod tests {
         assert_eq!(MINI.cost(million, Tokens::ZERO, Tokens::ZERO), NanoDollars::new(150_000_000));
         assert_eq!(MINI.cost(million, million, Tokens::ZERO), NanoDollars::new(75_000_000));
         assert_eq!(MINI.cost(Tokens::ZERO, Tokens::ZERO, million), NanoDollars::new(600_000_000));
+    }
+
+    #[test]
+    fn signed_dollars_are_read_to_the_digit() {
+        for (text, nanos) in [
+            ("0", 0),
+            ("-2.5", -2_500_000_000),
+            ("+0.000000001", 1),
+            ("12", 12_000_000_000),
+            ("9223372035.999999999", 9_223_372_035_999_999_999),
+        ] {
+            assert_eq!(signed_nano_dollars(text), Some(nanos), "{text}");
+        }
+        for text in ["", "-", "1.", ".5", "1e3", "--1", "1.0000000001", "9223372037", "$1", "1,5", "-é"] {
+            assert_eq!(signed_nano_dollars(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -5,6 +5,8 @@
     reason = "tests unwrap, and so do their helpers; they run one at a time"
 )]
 
+#[path = "durable/adjust.rs"]
+mod adjust;
 #[path = "durable/disk.rs"]
 mod disk;
 #[path = "durable/kills.rs"]

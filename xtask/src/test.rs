@@ -37,7 +37,7 @@ const STEPS: &[Step] = &[
         about: "`cargo xtask run`, its pasted lines, and what it leaves behind",
         run: sdk::demo,
     },
-    Step { name: "rules", about: "Prometheus rules against their tests", run: deploy::rules },
+    Step { name: "rules", about: "Prometheus rules and metrics, by promtool", run: deploy::rules },
     Step {
         name: "manifests",
         about: "Kubernetes, container, Azure and Grafana files",

@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::gateway::{Gateway, Tenant};
 use crate::limits::{Now, Quota};
+use crate::units::{NanoDollars, Tokens};
 
 /// Reads every tenant's budgets.
 #[derive(Debug)]
@@ -18,12 +19,54 @@ pub(super) struct Budgets {
     gateway: Weak<Gateway>,
 }
 
-/// One budget of one tenant, in tokens.
+/// One budget of one tenant.
 struct Budget {
     window: &'static str,
-    limit: u64,
-    used: u64,
+    limit: Amount,
+    used: Amount,
 }
+
+/// What a budget is counted in.
+#[derive(Clone, Copy)]
+enum Amount {
+    Tokens(Tokens),
+    Dollars(NanoDollars),
+}
+
+/// A family of gauges.
+struct Shown {
+    name: &'static str,
+    help: &'static str,
+    of: fn(&Budget) -> Amount,
+    dollars: bool,
+}
+
+const SHOWN: [Shown; 4] = [
+    Shown {
+        name: "gateway_budget_limit_tokens",
+        help: "Tokens that a tenant may use of a window or period",
+        of: |budget| budget.limit,
+        dollars: false,
+    },
+    Shown {
+        name: "gateway_budget_used_tokens",
+        help: "Tokens that a tenant has used or holds of a window or period",
+        of: |budget| budget.used,
+        dollars: false,
+    },
+    Shown {
+        name: "gateway_budget_limit_dollars",
+        help: "Dollars that a tenant may spend in a period",
+        of: |budget| budget.limit,
+        dollars: true,
+    },
+    Shown {
+        name: "gateway_budget_used_dollars",
+        help: "Dollars that a tenant has spent or holds of a period",
+        of: |budget| budget.used,
+        dollars: true,
+    },
+];
 
 impl Budgets {
     pub(super) fn new(gateway: &Arc<Gateway>) -> Self {
@@ -36,18 +79,24 @@ impl Collector for Budgets {
         let Some(gateway) = self.gateway.upgrade() else { return Ok(()) };
         let snapshot = gateway.snapshot();
         let now = gateway.clock.now();
-        let of_all = [
-            ("gateway_budget_limit_tokens", "What a tenant may use of a window or period", true),
-            ("gateway_budget_used_tokens", "What a tenant has used or holds of a window or period", false),
-        ];
-        for (name, help, is_limit) in of_all {
+        let budgets: Vec<_> =
+            snapshot.tenants().iter().map(|tenant| (&tenant.name, budgets(tenant, now))).collect();
+        for Shown { name, help, of, dollars } in SHOWN {
             let mut descriptor = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            for tenant in snapshot.tenants() {
-                for budget in budgets(tenant, now) {
-                    let value = if is_limit { budget.limit } else { budget.used };
-                    let labels = [("tenant", tenant.name.as_str()), ("window", budget.window)];
-                    let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
-                    gauge.encode(descriptor.encode_family(&labels)?)?;
+            for (tenant, budget) in
+                budgets.iter().flat_map(|(tenant, all)| all.iter().map(move |one| (tenant, one)))
+            {
+                let labels = [("tenant", tenant.as_str()), ("window", budget.window)];
+                match of(budget) {
+                    Amount::Tokens(tokens) if !dollars => {
+                        let gauge = ConstGauge::new(i64::try_from(tokens.get()).unwrap_or(i64::MAX));
+                        gauge.encode(descriptor.encode_family(&labels)?)?;
+                    }
+                    Amount::Dollars(amount) if dollars => {
+                        let gauge = ConstGauge::new(amount.as_dollars());
+                        gauge.encode(descriptor.encode_family(&labels)?)?;
+                    }
+                    Amount::Tokens(_) | Amount::Dollars(_) => {}
                 }
             }
         }
@@ -82,16 +131,20 @@ fn budgets(tenant: &Tenant, now: Now) -> Vec<Budget> {
     let held = counters.tokens_held;
     let minute = tenant.limits().tokens_per_minute.map(|limit| Budget {
         window: "minute",
-        limit: u64::from(limit.get()),
-        used: counters.tokens_in_window.saturating_add(held).get(),
+        limit: Amount::Tokens(Tokens::new(u64::from(limit.get()))),
+        used: Amount::Tokens(counters.tokens_in_window.saturating_add(held)),
     });
-    let quotas = tenant.limits().quotas.iter().filter_map(|quota| match *quota {
-        Quota::Tokens { limit, period } => Some(Budget {
+    let quotas = tenant.limits().quotas.iter().map(|quota| match *quota {
+        Quota::Tokens { limit, period } => Budget {
             window: period.as_str(),
-            limit: limit.get(),
-            used: counters.periods[period.index()].tokens.saturating_add(held).get(),
-        }),
-        Quota::Spend { .. } => None,
+            limit: Amount::Tokens(limit),
+            used: Amount::Tokens(counters.periods[period.index()].tokens.saturating_add(held)),
+        },
+        Quota::Spend { limit, period } => Budget {
+            window: period.as_str(),
+            limit: Amount::Dollars(limit),
+            used: Amount::Dollars(counters.periods[period.index()].cost.saturating_add(counters.cost_held)),
+        },
     });
     minute.into_iter().chain(quotas).collect()
 }

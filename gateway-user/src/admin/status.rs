@@ -11,7 +11,8 @@ pub(super) fn status(gateway: &Gateway, not_ready: Option<&'static str>) -> Valu
     let snapshot = gateway.snapshot();
     let now = gateway.clock.now();
     json!({
-        "version": env!("CARGO_PKG_VERSION"),
+        "version": crate::VERSION,
+        "commit": crate::COMMIT,
         "ready": not_ready.is_none(),
         "notReady": not_ready.map(str::trim),
         "uptimeSeconds": now.monotonic_ms / 1000,

@@ -1,7 +1,5 @@
 //! `aoai-gateway kernel …`: whom the running gateway sheds, asked at its admin address.
 
-mod ask;
-
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::IpAddr;
@@ -10,10 +8,10 @@ use clap::{Args, Subcommand};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::ask::Admin;
 use super::{ConfigArg, Failure, Format, table};
 use crate::admin::kernel::{RELEASE, STATUS, parse_source};
 use crate::config::Config;
-pub(super) use ask::AskError;
 
 /// What to ask of the shedding.
 #[derive(Debug, Args)]
@@ -49,21 +47,21 @@ fn source(text: &str) -> Result<IpAddr, String> {
 
 pub(super) fn run(args: KernelArgs, out: &mut impl Write) -> Result<(), Failure> {
     let KernelArgs { config: ConfigArg { path }, command } = args;
-    let address = Config::load(&path)?.admin.address;
+    let admin = Admin::at(Config::load(&path)?.admin.address);
     match command {
         KernelCommand::Status { format } => {
-            let answer = ask::get(address, STATUS)?;
+            let answer = admin.get(STATUS)?;
             match format {
                 Format::Json => Ok(writeln!(out, "{answer:#}")?),
                 Format::Table => {
-                    let state = serde_json::from_value(answer)
-                        .map_err(|source| AskError::Answer { address, source })?;
+                    let state = serde_json::from_value(answer);
+                    let state = state.map_err(|_other: serde_json::Error| admin.foreign())?;
                     Ok(show(&state, out)?)
                 }
             }
         }
         KernelCommand::Release { source } => {
-            let answer = ask::post(address, &format!("{RELEASE}?source={source}"))?;
+            let answer = admin.post(&format!("{RELEASE}?source={source}"), None::<&()>)?;
             let said = if answer.get("released") == Some(&Value::Bool(true)) {
                 "is released"
             } else {

@@ -4,27 +4,25 @@
 //! ledger of a fleet is read from the server that the nodes share.
 
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
+use std::net::SocketAddr;
 
-use bytes::{Buf as _, Bytes};
-use clap::{Args, ValueEnum};
-use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
+use serde_json::Value;
 
+use super::ask::Admin;
 use super::{ConfigArg, Failure, table};
+use crate::admin::adjust::{ADJUST, Asked};
 use crate::config::{Config, StoreLocation};
 use crate::fleet;
-use crate::ledger::{Dimension, Query, QueryError, Report, Since, Sums};
+use crate::ledger::{Adjusted, Dimension, Note, NoteError, Query, QueryError, Report, Since, Sums};
 use crate::limits::Clock;
 use crate::names::TenantName;
 use crate::store::{self, StoreError};
+use crate::units::signed_nano_dollars;
 
 /// What to tell.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct UsageArgs {
     /// The configuration, which names the store.
     #[command(flatten)]
@@ -41,6 +39,47 @@ pub struct UsageArgs {
     /// How to write it
     #[arg(long, value_enum, default_value_t)]
     pub format: UsageFormat,
+    /// What to do instead of telling.
+    #[command(subcommand)]
+    pub command: Option<UsageCommand>,
+}
+
+/// What can be done to the books.
+#[derive(Debug, Subcommand)]
+pub enum UsageCommand {
+    /// Give back to a tenant, or charge it, beside its calls: asked of the running gateway
+    Adjust(AdjustArgs),
+}
+
+/// What to adjust.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("amount").args(["tokens", "dollars"]).required(true).multiple(true))]
+pub struct AdjustArgs {
+    /// Whose books
+    #[arg(value_parser = TenantName::new)]
+    pub tenant: TenantName,
+    /// Tokens to charge, or, below zero, to give back
+    #[arg(long, value_name = "±N", allow_hyphen_values = true)]
+    pub tokens: Option<i64>,
+    /// Dollars to charge, or, below zero, to give back
+    #[arg(long, value_name = "±D", allow_hyphen_values = true, value_parser = dollar_amount)]
+    pub dollars: Option<String>,
+    /// Why: at most 200 characters, kept with the adjustment
+    #[arg(long, value_name = "TEXT", value_parser = note)]
+    pub note: String,
+    /// Give back more than was assumed of the tenant's calls
+    #[arg(long)]
+    pub force: bool,
+}
+
+fn dollar_amount(text: &str) -> Result<String, &'static str> {
+    signed_nano_dollars(text)
+        .map(|_| text.to_owned())
+        .ok_or("must be a decimal number with at most nine decimals")
+}
+
+fn note(text: &str) -> Result<String, NoteError> {
+    Note::new(text).map(|note| note.to_string())
 }
 
 /// What to tell apart, in the order of the columns.
@@ -59,46 +98,22 @@ pub enum UsageFormat {
     Json,
 }
 
-/// Why a running gateway did not tell.
-#[derive(Debug, thiserror::Error)]
-pub enum AskError {
-    /// There is no way to it, or it broke off.
-    #[error("the store is in use, and the gateway at {address} (admin) cannot be asked: {source}")]
-    Unreachable {
-        /// Its admin address.
-        address: SocketAddr,
-        /// What went wrong.
-        source: io::Error,
-    },
-    /// It refused.
-    #[error("the gateway at {address} (admin) answered {status}: {answer}")]
-    Refused {
-        /// Its admin address.
-        address: SocketAddr,
-        /// The answer's status.
-        status: StatusCode,
-        /// The answer's text.
-        answer: String,
-    },
-    /// What answers there is no gateway, or not of this version.
-    #[error("what answers at {0} (admin) is no gateway of this version")]
-    Foreign(SocketAddr),
-}
-
 pub(super) fn run(args: UsageArgs, out: &mut impl Write) -> Result<(), Failure> {
-    let UsageArgs { config: ConfigArg { path }, since, by: Columns(by), tenant, format } = args;
+    let UsageArgs { config: ConfigArg { path }, since, by: Columns(by), tenant, format, command } = args;
     let config = Config::load(&path)?;
+    if let Some(UsageCommand::Adjust(args)) = command {
+        return adjust(&config, args, out);
+    }
     let query = Query { since, by, tenant };
     let now = Clock::start().now();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let report = match &config.store.location {
-        StoreLocation::Redis(url) => runtime.block_on(fleet::read_ledger(url, &query, now))?,
+        StoreLocation::Redis(url) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(fleet::read_ledger(url, &query, now))?
+        }
         StoreLocation::Directory(directory) => match store::read(directory, &query, now) {
             Ok(report) => report,
-            Err(StoreError::InUse { owner, .. }) => {
-                let address = owner.map_or(config.admin.address, |owner| owner.admin);
-                runtime.block_on(ask(reachable(address), &query))?
-            }
+            Err(StoreError::InUse { .. }) => ask(Admin::at(admin(&config)).patiently(), &query)?,
             Err(error) => return Err(error.into()),
         },
     };
@@ -109,11 +124,43 @@ pub(super) fn run(args: UsageArgs, out: &mut impl Write) -> Result<(), Failure> 
     }?)
 }
 
+/// Asks a running gateway for a report.
+fn ask(admin: Admin, query: &Query) -> Result<Report, Failure> {
+    let answer = admin.get(&format!("/usage?{}", query.to_query_string()))?;
+    Ok(Report::from_json(&answer).ok_or_else(|| admin.foreign())?)
+}
+
+/// Has a running gateway adjust its books.
+fn adjust(config: &Config, args: AdjustArgs, out: &mut impl Write) -> Result<(), Failure> {
+    let AdjustArgs { tenant, tokens, dollars, note, force } = args;
+    let tenant = tenant.to_string();
+    let asked = Asked { tenant, tokens: tokens.unwrap_or(0), dollars, note, force };
+    let admin = Admin::at(admin(config)).patiently();
+    let answer = admin.post(ADJUST, Some(&asked))?;
+    let figure = |key: &str| answer.get(key).map(ToString::to_string);
+    let said = figure("adjusted_tokens").zip(figure("adjusted_dollars"));
+    let (tokens, cost) = said.ok_or_else(|| admin.foreign())?;
+    let cost = cost.trim_matches('"');
+    let tenant = &asked.tenant;
+    writeln!(out, "{tenant}: adjusted by {tokens} tokens and {} dollars", self::dollars(cost))?;
+    if answer.get("on_disk") != Some(&Value::Bool(true)) {
+        writeln!(out, "the store is slow or down: the adjustment is kept in memory until it is back")?;
+    }
+    Ok(())
+}
+
+/// Where the gateway answers operators that uses the store.
+fn admin(config: &Config) -> SocketAddr {
+    let owner = match &config.store.location {
+        StoreLocation::Directory(directory) => store::admin_of(directory),
+        StoreLocation::Redis(_) => None,
+    };
+    owner.unwrap_or(config.admin.address)
+}
+
 fn write_table(out: &mut impl Write, report: &Report) -> io::Result<()> {
     let mut heads: Vec<_> = report.by.iter().map(|dimension| dimension.as_str().to_uppercase()).collect();
-    heads.extend(
-        ["CALLS", "PROMPT", "CACHED", "COMPLETION", "REASONING", "TOKENS", "DOLLARS"].map(str::to_owned),
-    );
+    heads.extend(FIGURES.map(|(head, _)| head.to_owned()));
     let mut rows: Vec<Vec<_>> = report
         .lines
         .iter()
@@ -125,19 +172,29 @@ fn write_table(out: &mut impl Write, report: &Report) -> io::Result<()> {
     let total =
         report.by.iter().enumerate().map(|(place, _)| if place == 0 { "total" } else { "" }.to_owned());
     rows.push(total.chain(figures(&report.total())).collect());
-    table::write_with_figures(out, &heads, &rows, report.by.len())
+    table::write_with_figures(out, &heads, &rows, report.by.len())?;
+    write_adjusted(out, report)
+}
+
+/// What operators adjusted, below the table if there is any.
+fn write_adjusted(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    if report.adjusted.is_empty() {
+        return Ok(());
+    }
+    writeln!(out)?;
+    let rows: Vec<_> = report
+        .adjusted
+        .iter()
+        .map(|Adjusted { at, tenant, sums, note }| {
+            let (tokens, dollars) = (sums.adjusted_tokens().to_string(), dollars(&sums.adjusted_dollars()));
+            [at.clone(), tenant.clone(), tokens, dollars, note.clone()]
+        })
+        .collect();
+    table::write(out, ["ADJUSTED AT", "TENANT", "TOKENS", "DOLLARS", "NOTE"], &rows)
 }
 
 fn write_csv(out: &mut impl Write, report: &Report) -> io::Result<()> {
-    let heads = report.by.iter().map(|dimension| dimension.as_str()).chain([
-        "calls",
-        "prompt_tokens",
-        "cached_prompt_tokens",
-        "completion_tokens",
-        "reasoning_tokens",
-        "tokens",
-        "dollars",
-    ]);
+    let heads = report.by.iter().map(|dimension| dimension.as_str()).chain(FIGURES.map(|(_, name)| name));
     // No name, number or time holds a comma or a quote, so that nothing needs quoting.
     write!(out, "{}\r\n", heads.collect::<Vec<_>>().join(","))?;
     for line in &report.lines {
@@ -147,16 +204,34 @@ fn write_csv(out: &mut impl Write, report: &Report) -> io::Result<()> {
     Ok(())
 }
 
-fn figures(sums: &Sums) -> [String; 7] {
-    let Sums { calls, prompt, cached_prompt, completion, reasoning, cost } = sums;
+/// The heads of the columns with figures, in a table for people and in one for spreadsheets.
+const FIGURES: [(&str, &str); 11] = [
+    ("CALLS", "calls"),
+    ("PROMPT", "prompt_tokens"),
+    ("CACHED", "cached_prompt_tokens"),
+    ("COMPLETION", "completion_tokens"),
+    ("REASONING", "reasoning_tokens"),
+    ("TOKENS", "tokens"),
+    ("DOLLARS", "dollars"),
+    ("ASSUMED TOKENS", "assumed_tokens"),
+    ("ASSUMED DOLLARS", "assumed_dollars"),
+    ("ADJUSTED TOKENS", "adjusted_tokens"),
+    ("ADJUSTED DOLLARS", "adjusted_dollars"),
+];
+
+fn figures(sums: &Sums) -> [String; FIGURES.len()] {
     [
-        calls.to_string(),
-        prompt.to_string(),
-        cached_prompt.to_string(),
-        completion.to_string(),
-        reasoning.to_string(),
+        sums.calls.to_string(),
+        sums.prompt.to_string(),
+        sums.cached_prompt.to_string(),
+        sums.completion.to_string(),
+        sums.reasoning.to_string(),
         sums.tokens().to_string(),
-        dollars(&cost.decimal()),
+        dollars(&sums.cost.decimal()),
+        sums.assumed_tokens.to_string(),
+        dollars(&sums.assumed_cost.decimal()),
+        sums.adjusted_tokens().to_string(),
+        dollars(&sums.adjusted_dollars()),
     ]
 }
 
@@ -167,66 +242,11 @@ fn dollars(decimal: &str) -> String {
     decimal.chars().take(trimmed.len().max(least)).collect()
 }
 
-/// Asks a running gateway.
-async fn ask(address: SocketAddr, query: &Query) -> Result<Report, AskError> {
-    let unreachable = |source| AskError::Unreachable { address, source };
-    let exchange = tokio::time::timeout(PATIENCE, exchange(address, query));
-    let (status, answer) =
-        exchange.await.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into())).map_err(unreachable)?;
-    if status != StatusCode::OK {
-        let answer = String::from_utf8_lossy(&answer).trim_end().to_owned();
-        return Err(AskError::Refused { address, status, answer });
-    }
-    let json =
-        serde_json::from_slice(&answer).map_err(|_syntax: serde_json::Error| AskError::Foreign(address))?;
-    Report::from_json(&json).ok_or(AskError::Foreign(address))
-}
-
-async fn exchange(address: SocketAddr, query: &Query) -> io::Result<(StatusCode, Bytes)> {
-    let stream = TcpStream::connect(address).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-    let request = Request::get(format!("/usage?{}", query.to_query_string()))
-        .header(header::HOST, address.to_string())
-        .body(Empty::<Bytes>::new())
-        .map_err(io::Error::other)?;
-    let response = async {
-        let (head, body) = sender.send_request(request).await.map_err(io::Error::other)?.into_parts();
-        #[expect(clippy::disallowed_methods, reason = "the body is read through a limit")]
-        let body = Limited::new(body, MOST_ANSWER).collect().await.map_err(io::Error::other)?;
-        let mut body = body.aggregate();
-        let length = body.remaining();
-        Ok((head.status, body.copy_to_bytes(length)))
-    };
-    tokio::pin!(connection);
-    tokio::pin!(response);
-    tokio::select! {
-        answer = &mut response => answer,
-        ended = &mut connection => match ended {
-            Ok(()) => response.await,
-            Err(error) => Err(io::Error::other(error)),
-        },
-    }
-}
-
-/// Where a gateway that listens on all addresses can be asked from here.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, address.port())
-}
-
 fn columns(text: &str) -> Result<Columns, QueryError> {
     Dimension::list(text).map(Columns)
 }
 
 const LEAST_DECIMALS: usize = 4;
-/// How long a gateway may take; a ledger of millions of rows takes seconds.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// The longest answer that is read.
-const MOST_ANSWER: usize = 256 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -244,12 +264,22 @@ mod tests {
                 completion: Tokens::new(500),
                 reasoning: Tokens::ZERO,
                 cost: NanoDollars::new(nanos),
+                assumed_tokens: Tokens::new(calls),
+                assumed_cost: NanoDollars::new(nanos / 2),
+                given_back_cost: NanoDollars::new(nanos),
+                ..Sums::default()
             },
         };
         Report {
             since: "2024-02-29T00:00:00Z".to_owned(),
             by: vec![Dimension::Tenant, Dimension::Model],
             lines: vec![line(["acme", "gpt-4o-mini"], 12, 2_500_000_000), line(["widgets", ""], 1, 12_345)],
+            adjusted: vec![Adjusted {
+                at: "2024-02-29T13:14:15Z".to_owned(),
+                tenant: "acme".to_owned(),
+                sums: Sums { given_back_cost: NanoDollars::new(2_500_000_000), ..Sums::default() },
+                note: "brown-out, ticket 7".to_owned(),
+            }],
         }
     }
 
@@ -263,10 +293,20 @@ mod tests {
     fn a_table_has_figures_to_the_right_and_a_total() {
         assert_eq!(
             written(write_table),
-            "TENANT   MODEL        CALLS  PROMPT  CACHED  COMPLETION  REASONING  TOKENS      DOLLARS\n\
-             acme     gpt-4o-mini     12   12000       8         500          0   12500       2.5000\n\
-             widgets  -                1    1000       8         500          0    1500  0.000012345\n\
-             total                    13   13000      16        1000          0   14000  2.500012345\n"
+            [
+                "TENANT   MODEL        CALLS  PROMPT  CACHED  COMPLETION  REASONING  TOKENS      DOLLARS",
+                "  ASSUMED TOKENS  ASSUMED DOLLARS  ADJUSTED TOKENS  ADJUSTED DOLLARS\n",
+                "acme     gpt-4o-mini     12   12000       8         500          0   12500       2.5000",
+                "              12           1.2500                0           -2.5000\n",
+                "widgets  -                1    1000       8         500          0    1500  0.000012345",
+                "               1      0.000006172                0      -0.000012345\n",
+                "total                    13   13000      16        1000          0   14000  2.500012345",
+                "              13      1.250006172                0      -2.500012345\n",
+                "\n",
+                "ADJUSTED AT           TENANT  TOKENS  DOLLARS  NOTE\n",
+                "2024-02-29T13:14:15Z  acme    0       -2.5000  brown-out, ticket 7\n",
+            ]
+            .concat()
         );
     }
 
@@ -274,10 +314,29 @@ mod tests {
     fn a_csv_has_a_header_and_no_total() {
         assert_eq!(
             written(write_csv),
-            "tenant,model,calls,prompt_tokens,cached_prompt_tokens,completion_tokens,reasoning_tokens,tokens,dollars\r\n\
-             acme,gpt-4o-mini,12,12000,8,500,0,12500,2.5000\r\n\
-             widgets,,1,1000,8,500,0,1500,0.000012345\r\n"
+            "tenant,model,calls,prompt_tokens,cached_prompt_tokens,completion_tokens,reasoning_tokens,tokens,dollars,\
+             assumed_tokens,assumed_dollars,adjusted_tokens,adjusted_dollars\r\n\
+             acme,gpt-4o-mini,12,12000,8,500,0,12500,2.5000,12,1.2500,0,-2.5000\r\n\
+             widgets,,1,1000,8,500,0,1500,0.000012345,1,0.000006172,0,-0.000012345\r\n"
         );
+    }
+
+    #[test]
+    fn an_adjustment_names_an_amount_and_a_reason() {
+        #[derive(Debug, clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: AdjustArgs,
+        }
+        let parse = |line: &[&str]| {
+            let line = <Line as clap::Parser>::try_parse_from(["adjust", "acme"].iter().chain(line));
+            line.map(|line| (line.args.tokens, line.args.dollars)).map_err(|error| error.to_string())
+        };
+        let both = ["--tokens", "-5", "--dollars", "-0.25", "--note", "why"];
+        assert_eq!(parse(&both), Ok((Some(-5), Some("-0.25".to_owned()))));
+        assert!(parse(&both[..2]).unwrap_err().contains("--note"));
+        assert!(parse(&both[4..]).unwrap_err().contains("--tokens"));
+        assert!(parse(&["--dollars", "1e3", "--note", "why"]).unwrap_err().contains("decimal number"));
     }
 
     #[test]

@@ -17,16 +17,19 @@ use super::StoreError;
 use super::link::{Connection, Link, in_time};
 use crate::config::RedisUrl;
 use crate::gateway::Gateway;
-use crate::ledger::{Key, Kind, Pending, Query, RETENTION_HOURS, Report, Row, Summary, Sums, hour_of};
+use crate::ledger::{
+    Column, Key, Kind, Pending, Query, RETENTION_HOURS, Report, Row, Summary, Sums, hour_of,
+};
 use crate::limits::Now;
 use crate::names::{DeploymentName, ModelName, TenantName};
-use crate::units::{NanoDollars, Tokens};
 
 /// How often what was used is written.
 pub(super) const INTERVAL: Duration = Duration::from_millis(450);
 /// For how long what was used is kept in memory while the server takes nothing. There are at most as many rows an hour
 /// as tenants, deployments and kinds of answers.
 const PATIENCE_HOURS: u64 = 24;
+/// How often, in looks, it is looked for removed tenants of which nothing has to be kept.
+const LOOKS_FOR_OVER: u64 = 20;
 /// Fields of one command: it takes the server well under a millisecond.
 const ROWS_AT_ONCE: usize = 500;
 const RETENTION_SECONDS: u64 = RETENTION_HOURS * 3600;
@@ -78,7 +81,9 @@ impl Ledger {
 impl Log {
     fn collect(&mut self, gateway: &Gateway, now: Now) {
         self.looks += 1;
+        let over = if self.looks.is_multiple_of(LOOKS_FOR_OVER) { gateway.over(now) } else { Vec::new() };
         gateway.metrics.read_cost(|counters| self.pending.collect(self.looks, self.hour, counters));
+        gateway.forget(over, now);
         self.hour = hour_of(now.utc_seconds);
         let lost = self.pending.forget(self.hour.saturating_sub(PATIENCE_HOURS));
         if lost != Sums::default() {
@@ -95,7 +100,7 @@ impl Log {
         }
         let writing = self.pending.rows();
         let mut hours: BTreeMap<u64, Vec<[String; 2]>> = BTreeMap::new();
-        for Row { hour, key, part, sums } in &writing {
+        for Row { hour, key, part, sums, .. } in &writing {
             hours.entry(*hour).or_default().push([field(node, key, *part), value(sums)]);
         }
         for (hour, rows) in hours {
@@ -124,7 +129,7 @@ pub(super) async fn read(
     for hour in summary.first_hour().max(last.saturating_sub(RETENTION_HOURS))..=last {
         for (name, value) in fields(&mut connection, hour).await? {
             let (key, sums) = row(&name, &value).ok_or(StoreError::Answer)?;
-            summary.add(hour, &key, sums);
+            summary.add(hour, &key, sums, None);
         }
     }
     Ok(summary.report())
@@ -182,9 +187,23 @@ fn field(node: &str, key: &Key, part: u64) -> String {
     format!("{node} {} {deployment} {model} {} {part}", key.tenant, key.kind.as_str())
 }
 
+/// The columns that nodes of the first version write and read: their figures come first, in this order and without names.
+const FIRST: [Column; 6] = [
+    Column::Calls,
+    Column::Prompt,
+    Column::CachedPrompt,
+    Column::Completion,
+    Column::Reasoning,
+    Column::Cost,
+];
+
+/// A row's figures. Behind those that every version knows come the others, each as its column's number, a colon and the
+/// figure: a node reads up to there what an earlier one wrote, and passes over what it does not know.
 fn value(sums: &Sums) -> String {
-    let Sums { calls, prompt, cached_prompt, completion, reasoning, cost } = sums;
-    format!("{calls} {prompt} {cached_prompt} {completion} {reasoning} {}", cost.get())
+    let first = FIRST.map(|column| column.of(sums).to_string());
+    let others = Column::ALL.into_iter().filter(|column| !FIRST.contains(column) && column.of(sums) > 0);
+    let others = others.map(|column| format!("{}:{}", column.number(), column.of(sums)));
+    first.into_iter().chain(others).collect::<Vec<_>>().join(" ")
 }
 
 /// What a field is about, and its figures; nothing where no gateway can have written it.
@@ -194,24 +213,28 @@ fn row(field: &str, value: &str) -> Option<(Key, Sums)> {
         tenant: TenantName::new(names.next()?).ok()?,
         deployment: DeploymentName::new(names.next()?).ok(),
         model: ModelName::new(names.next()?).ok(),
-        kind: names.next().and_then(|name| Kind::ALL.into_iter().find(|kind| kind.as_str() == name))?,
+        kind: names
+            .next()
+            .map(|name| Kind::ALL.into_iter().find(|kind| kind.as_str() == name).unwrap_or(Kind::Other))?,
     };
-    let mut figures = value.split(' ').map(|figure| figure.parse().ok());
-    let mut next = || figures.next().flatten();
-    let sums = Sums {
-        calls: next()?,
-        prompt: Tokens::new(next()?),
-        cached_prompt: Tokens::new(next()?),
-        completion: Tokens::new(next()?),
-        reasoning: Tokens::new(next()?),
-        cost: NanoDollars::new(next()?),
-    };
-    Some((key, sums))
+    let mut figures = value.split(' ');
+    let mut amounts = Vec::with_capacity(Column::ALL.len());
+    for column in FIRST {
+        amounts.push((column, figures.next()?.parse().ok()?));
+    }
+    for (number, figure) in figures.filter_map(|figure| figure.split_once(':')) {
+        let column = number.parse().ok().and_then(Column::numbered);
+        if let Some(column) = column {
+            amounts.push((column, figure.parse().ok()?));
+        }
+    }
+    Some((key, amounts.into_iter().collect()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::{NanoDollars, Tokens};
 
     #[test]
     fn a_row_survives_its_text() {
@@ -228,15 +251,31 @@ mod tests {
             completion: Tokens::new(4),
             reasoning: Tokens::new(5),
             cost: NanoDollars::new(u64::MAX),
+            assumed_tokens: Tokens::new(6),
+            ..Sums::default()
         };
+        assert_eq!(value(&sums), "1 2 3 4 5 18446744073709551615 7:6");
         assert_eq!(row(&field("0123456789abcdef", &key, 7), &value(&sums)), Some((key, sums)));
         for (field, value) in [
             ("node acme chat gpt-4o-mini stream 7", "1 2 3 4 5"),
-            ("node acme chat gpt-4o-mini both 7", "1 2 3 4 5 6"),
+            ("node acme chat gpt-4o-mini stream 7", "1 2 3 4 5 6 7:x"),
             ("acme", "1 2 3 4 5 6"),
             ("node acme chat gpt-4o-mini stream 7", "1 2 -3 4 5 6"),
         ] {
             assert_eq!(row(field, value), None, "{field}: {value}");
         }
+    }
+
+    #[test]
+    fn nodes_of_two_versions_read_each_other() {
+        let field = "node acme chat gpt-4o-mini stream 7";
+        let (_, sums) = row(field, "1 2 3 4 5 6").unwrap();
+        assert_eq!((sums.calls, sums.cost, sums.assumed_tokens), (1, NanoDollars::new(6), Tokens::ZERO));
+        let (key, sums) = row("node acme chat gpt-4o-mini hologram 7", "1 2 3 4 5 6 7:8 99:1 words").unwrap();
+        assert_eq!((key.kind, sums.calls, sums.assumed_tokens), (Kind::Other, 1, Tokens::new(8)));
+        // The first version splits at blanks and takes six figures, whatever comes behind them.
+        let written = value(&Sums { calls: 1, assumed_tokens: Tokens::new(8), ..Sums::default() });
+        let first: Vec<_> = written.split(' ').map(|figure| figure.parse::<u64>().ok()).take(6).collect();
+        assert_eq!(first, [Some(1), Some(0), Some(0), Some(0), Some(0), Some(0)]);
     }
 }

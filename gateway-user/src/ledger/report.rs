@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::{Dimension, Key, Query, Sums};
+use super::{Column, Dimension, Key, Query, Sums, Trace};
 use crate::reply::utc;
-use crate::units::{NanoDollars, Tokens};
 
 /// What was used, by what was to be told apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +16,21 @@ pub struct Report {
     pub by: Vec<Dimension>,
     /// Sorted by their cells.
     pub lines: Vec<Line>,
+    /// What operators adjusted, oldest first.
+    pub adjusted: Vec<Adjusted>,
+}
+
+/// One adjustment, as a report tells of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Adjusted {
+    /// When, in UTC.
+    pub at: String,
+    /// Whose books.
+    pub tenant: String,
+    /// By how much.
+    pub sums: Sums,
+    /// Why.
+    pub note: String,
 }
 
 /// One line of a report.
@@ -34,11 +48,17 @@ pub(crate) struct Summary<'q> {
     query: &'q Query,
     first_hour: u64,
     lines: BTreeMap<Vec<String>, Sums>,
+    adjusted: Vec<(u64, Adjusted)>,
 }
 
 impl<'q> Summary<'q> {
     pub(crate) const fn new(query: &'q Query, utc_seconds: u64) -> Self {
-        Self { query, first_hour: query.since.hour(utc_seconds), lines: BTreeMap::new() }
+        Self {
+            query,
+            first_hour: query.since.hour(utc_seconds),
+            lines: BTreeMap::new(),
+            adjusted: Vec::new(),
+        }
     }
 
     /// Rows before this hour need not be added.
@@ -46,19 +66,27 @@ impl<'q> Summary<'q> {
         self.first_hour
     }
 
-    pub(crate) fn add(&mut self, hour: u64, key: &Key, sums: Sums) {
-        if self.query.tenant.as_ref().is_none_or(|tenant| *tenant == key.tenant) {
-            let cells = self.query.by.iter().map(|dimension| dimension.of(hour, key)).collect();
-            let line = self.lines.entry(cells).or_default();
-            *line = line.plus(sums);
+    /// Adds a row; `trace` where no call has made it.
+    pub(crate) fn add(&mut self, hour: u64, key: &Key, sums: Sums, trace: Option<Trace>) {
+        if self.query.tenant.as_ref().is_some_and(|tenant| *tenant != key.tenant) {
+            return;
+        }
+        let cells = self.query.by.iter().map(|dimension| dimension.of(hour, key)).collect();
+        let line = self.lines.entry(cells).or_default();
+        *line = line.plus(sums);
+        if let Some(Trace { at, note }) = trace {
+            let tenant = key.tenant.to_string();
+            self.adjusted.push((at, Adjusted { at: utc(at), tenant, sums, note: note.into() }));
         }
     }
 
-    pub(crate) fn report(self) -> Report {
+    pub(crate) fn report(mut self) -> Report {
+        self.adjusted.sort_by_key(|(at, _)| *at);
         Report {
             since: utc(self.first_hour * 3600),
             by: self.query.by.clone(),
             lines: self.lines.into_iter().map(|(cells, sums)| Line { cells, sums }).collect(),
+            adjusted: self.adjusted.into_iter().map(|(_, adjusted)| adjusted).collect(),
         }
     }
 }
@@ -70,7 +98,7 @@ impl Report {
         self.lines.iter().fold(Sums::default(), |total, line| total.plus(line.sums))
     }
 
-    /// The report as JSON: `{"since", "by", "rows", "total"}`. Money is there in billionths of a dollar, and as a decimal
+    /// The report as JSON: `{"since", "by", "rows", "total", "adjustments"}`. Money is there in billionths of a dollar, and as a decimal
     /// text that has them all.
     #[must_use]
     pub fn to_json(&self) -> Value {
@@ -87,6 +115,7 @@ impl Report {
             "by": self.by.iter().map(|dimension| dimension.as_str()).collect::<Vec<_>>(),
             "rows": rows.collect::<Vec<_>>(),
             "total": of_sums(&self.total()),
+            "adjustments": self.adjusted.iter().map(Adjusted::to_json).collect::<Vec<_>>(),
         })
     }
 
@@ -104,40 +133,77 @@ impl Report {
                 let cell = row.get(dimension.as_str())?;
                 Some(cell.as_str().unwrap_or_default().to_owned())
             };
-            Some(Line { cells: by.iter().map(cell).collect::<Option<_>>()?, sums: sums_of(row)? })
+            // Nothing that a gateway of any version has written is without it.
+            row.get(name(Column::Calls))?.as_u64()?;
+            Some(Line { cells: by.iter().map(cell).collect::<Option<_>>()?, sums: sums_of(row) })
         };
         let lines = value.get("rows")?.as_array()?.iter().map(line).collect::<Option<_>>()?;
-        Some(Self { since: value.get("since")?.as_str()?.to_owned(), by, lines })
+        // A gateway of an earlier version knows of none.
+        let adjusted = value.get("adjustments").and_then(Value::as_array).into_iter().flatten();
+        let adjusted = adjusted.map(Adjusted::from_json).collect::<Option<_>>()?;
+        Some(Self { since: value.get("since")?.as_str()?.to_owned(), by, lines, adjusted })
+    }
+}
+
+impl Adjusted {
+    fn to_json(&self) -> Value {
+        let mut row = of_adjustments(&self.sums);
+        for (key, text) in [("time", &self.at), ("tenant", &self.tenant), ("note", &self.note)] {
+            row.insert(key.to_owned(), text.as_str().into());
+        }
+        Value::Object(row)
+    }
+
+    fn from_json(value: &Value) -> Option<Self> {
+        let text = |key: &str| Some(value.get(key)?.as_str()?.to_owned());
+        Some(Self { at: text("time")?, tenant: text("tenant")?, sums: sums_of(value), note: text("note")? })
     }
 }
 
 fn of_sums(sums: &Sums) -> Map<String, Value> {
-    let Sums { calls, prompt, cached_prompt, completion, reasoning, cost } = sums;
-    [
-        ("calls", Value::from(*calls)),
-        ("prompt_tokens", prompt.get().into()),
-        ("cached_prompt_tokens", cached_prompt.get().into()),
-        ("completion_tokens", completion.get().into()),
-        ("reasoning_tokens", reasoning.get().into()),
-        ("tokens", sums.tokens().get().into()),
-        ("nano_dollars", cost.get().into()),
-        ("dollars", cost.decimal().into()),
-    ]
-    .into_iter()
-    .map(|(key, value)| (key.to_owned(), value))
-    .collect()
+    let mut row = of_adjustments(sums);
+    for column in Column::ALL {
+        row.insert(name(column).to_owned(), column.of(sums).into());
+    }
+    row.insert("tokens".to_owned(), sums.tokens().get().into());
+    row.insert("dollars".to_owned(), sums.cost.decimal().into());
+    row.insert("assumed_dollars".to_owned(), sums.assumed_cost.decimal().into());
+    row
 }
 
-fn sums_of(row: &Value) -> Option<Sums> {
-    let number = |key: &str| row.get(key)?.as_u64();
-    Some(Sums {
-        calls: number("calls")?,
-        prompt: Tokens::new(number("prompt_tokens")?),
-        cached_prompt: Tokens::new(number("cached_prompt_tokens")?),
-        completion: Tokens::new(number("completion_tokens")?),
-        reasoning: Tokens::new(number("reasoning_tokens")?),
-        cost: NanoDollars::new(number("nano_dollars")?),
-    })
+/// What operators gave back and charged, and what the two come to: below zero where more was given back.
+fn of_adjustments(sums: &Sums) -> Map<String, Value> {
+    let columns =
+        [Column::GivenBackTokens, Column::GivenBackCost, Column::ChargedTokens, Column::ChargedCost];
+    let mut row: Map<_, _> =
+        columns.map(|column| (name(column).to_owned(), column.of(sums).into())).into_iter().collect();
+    row.insert("adjusted_tokens".to_owned(), sums.adjusted_tokens().into());
+    row.insert("adjusted_dollars".to_owned(), sums.adjusted_dollars().into());
+    row
+}
+
+/// Reads every column. One that is missing is zero: a gateway of an earlier version does not know it.
+fn sums_of(row: &Value) -> Sums {
+    let amount = |column| Some((column, row.get(name(column))?.as_u64()?));
+    Column::ALL.into_iter().filter_map(amount).collect()
+}
+
+/// A column's key. Amounts of money are in billionths of a dollar.
+const fn name(column: Column) -> &'static str {
+    match column {
+        Column::Calls => "calls",
+        Column::Prompt => "prompt_tokens",
+        Column::CachedPrompt => "cached_prompt_tokens",
+        Column::Completion => "completion_tokens",
+        Column::Reasoning => "reasoning_tokens",
+        Column::Cost => "nano_dollars",
+        Column::AssumedTokens => "assumed_tokens",
+        Column::AssumedCost => "assumed_nano_dollars",
+        Column::GivenBackTokens => "given_back_tokens",
+        Column::GivenBackCost => "given_back_nano_dollars",
+        Column::ChargedTokens => "charged_tokens",
+        Column::ChargedCost => "charged_nano_dollars",
+    }
 }
 
 #[cfg(test)]
@@ -145,6 +211,7 @@ mod tests {
     use super::super::Kind;
     use super::*;
     use crate::names::{DeploymentName, ModelName, TenantName};
+    use crate::units::{NanoDollars, Tokens};
 
     fn key(tenant: &str, deployment: &str, kind: Kind) -> Key {
         Key {
@@ -164,6 +231,18 @@ mod tests {
             completion: tokens,
             reasoning: Tokens::new(2),
             cost: NanoDollars::new(1_000_000_001),
+            assumed_tokens: Tokens::new(3),
+            assumed_cost: NanoDollars::new(500_000_000),
+            ..Sums::default()
+        }
+    }
+
+    fn given_back(tokens: u64) -> Sums {
+        Sums {
+            given_back_tokens: Tokens::new(tokens),
+            given_back_cost: NanoDollars::new(1_250_000_000),
+            charged_tokens: Tokens::new(1),
+            ..Sums::default()
         }
     }
 
@@ -176,7 +255,12 @@ mod tests {
             (474_779, key("acme", "chat", Kind::Single), 3),
             (474_779, Key { deployment: None, model: None, ..key("acme", "x", Kind::Recovered) }, 4),
         ] {
-            summary.add(hour, &key, sums(calls));
+            summary.add(hour, &key, sums(calls), None);
+        }
+        let adjusted = Key { deployment: None, model: None, ..key("acme", "x", Kind::Adjusted) };
+        for (at, tokens, note) in [(1_709_212_454, 7, "later"), (1_709_212_453, 5, "sooner")] {
+            let trace = Trace { at, note: note.into() };
+            summary.add(474_779, &adjusted, given_back(tokens), Some(trace));
         }
         summary.report()
     }
@@ -203,7 +287,31 @@ mod tests {
         let json = report.to_json();
         assert_eq!(json["rows"][0]["deployment"], Value::Null);
         assert_eq!(json["total"]["dollars"], "4.000000004");
+        assert_eq!(
+            (&json["total"]["assumed_tokens"], &json["total"]["assumed_dollars"]),
+            (&12.into(), &"2.000000000".into())
+        );
+        assert_eq!(
+            (&json["total"]["adjusted_tokens"], &json["total"]["adjusted_dollars"]),
+            (&(-10).into(), &"-2.500000000".into())
+        );
+        let notes: Vec<_> = json["adjustments"].as_array().unwrap().iter().map(|row| &row["note"]).collect();
+        assert_eq!(notes, ["sooner", "later"]);
         assert_eq!(Report::from_json(&json), Some(report));
         assert_eq!(Report::from_json(&json!({"error": "x"})), None);
+    }
+
+    #[test]
+    fn a_report_of_an_earlier_version_is_read_with_nothing_assumed() {
+        let earlier = json!({
+            "since": "2024-02-29T00:00:00Z",
+            "by": ["tenant"],
+            "rows": [{"tenant": "acme", "calls": 2, "prompt_tokens": 3, "cached_prompt_tokens": 1,
+                "completion_tokens": 4, "reasoning_tokens": 0, "nano_dollars": 9}],
+        });
+        let report = Report::from_json(&earlier).unwrap();
+        let total = report.total();
+        assert_eq!((total.calls, total.tokens(), total.assumed_tokens), (2, Tokens::new(7), Tokens::ZERO));
+        assert_eq!(report.adjusted, []);
     }
 }

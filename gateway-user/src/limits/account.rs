@@ -4,8 +4,10 @@
 //! whatever their order. Under a strict ceiling a call holds its prompt and an output slice before a byte goes
 //! upstream, and is settled to what it really used; under a soft one it holds its prompt only and may overshoot.
 
+mod adjust;
 mod checkpoint;
 mod leasing;
+mod removal;
 mod room;
 mod slice;
 
@@ -143,6 +145,9 @@ struct State {
     /// A slowly sinking peak of the outputs settled: what an answer of this tenant may well need.
     typical_output: u64,
     books: [Book; Period::ALL.len()],
+    /// Of a tenant that is removed, when the last period has ended that its limits were about, in seconds since
+    /// 1970-01-01 UTC; 0 of one that is there.
+    over_at: u64,
     /// Where budgets are shared by a fleet: what this node may use of them.
     lease: Option<Box<Lease>>,
 }

@@ -9,9 +9,11 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
-use super::labels::{CostLabels, TenantLabel};
+use super::labels::{AdjustedLabels, CostLabels, TenantLabel};
 use super::registered;
-use crate::ledger::{Assumed, Booked, Key, Sums};
+use crate::ledger::{Adjustment, Assumed, Booked, Counted, Key, Sums};
+use crate::limits::Used;
+use crate::names::TenantName;
 use crate::units::{NanoDollars, Tokens};
 
 /// The families that count tokens and dollars.
@@ -25,19 +27,24 @@ pub(super) struct CostMetrics {
     cost: Family<CostLabels, Counter<f64, AtomicU64>>,
     assumed_tokens: Family<TenantLabel, Counter>,
     assumed_cost: Family<TenantLabel, Counter<f64, AtomicU64>>,
+    adjusted_tokens: Family<AdjustedLabels, Counter>,
+    adjusted_cost: Family<AdjustedLabels, Counter<f64, AtomicU64>>,
     index: Mutex<CostIndex>,
 }
 
-/// Every [`CostSeries`], oldest first. They outlive configurations, as the counters behind them do.
+/// Every [`CostSeries`]. They outlive configurations, as the counters behind them do.
 #[derive(Debug, Default)]
 struct CostIndex {
-    all: Vec<(Key, Arc<CostSeries>)>,
-    places: HashMap<Key, usize>,
+    all: HashMap<Key, Arc<CostSeries>>,
+    /// How many there ever were.
+    made: u64,
 }
 
 /// The series of one tenant, deployment and kind of answer.
 #[derive(Debug)]
 pub struct CostSeries {
+    /// No other series of this process has it.
+    serial: u64,
     calls: AtomicU64,
     /// What `cost` has as a float.
     nano_dollars: AtomicU64,
@@ -47,10 +54,16 @@ pub struct CostSeries {
     completion: Counter,
     reasoning: Counter,
     cost: Counter<f64, AtomicU64>,
-    /// Of all calls of the tenant.
-    assumed_tokens: Counter,
-    /// Of all calls of the tenant.
-    assumed_cost: Counter<f64, AtomicU64>,
+    assumed_tokens: AtomicU64,
+    assumed_nano_dollars: AtomicU64,
+    assumed: AssumedSeries,
+}
+
+/// The series of all that was assumed of a tenant's calls.
+#[derive(Debug)]
+struct AssumedSeries {
+    tokens: Counter,
+    cost: Counter<f64, AtomicU64>,
 }
 
 impl CostMetrics {
@@ -76,8 +89,30 @@ impl CostMetrics {
                 "gateway_assumed_cost_dollars",
                 "What the tokens cost that were booked though nobody saw them",
             ),
+            adjusted_tokens: registered(
+                to,
+                "gateway_adjusted_tokens",
+                "Tokens that operators gave back or charged beyond those of calls",
+            ),
+            adjusted_cost: registered(
+                to,
+                "gateway_adjusted_cost_dollars",
+                "Dollars that operators gave back or charged beyond those of calls",
+            ),
             index: Mutex::default(),
         }
+    }
+
+    /// Counts what an operator gave back or charged.
+    pub(super) fn adjusted(&self, adjustment: &Adjustment) {
+        self.adjust(&adjustment.tenant, GIVEN_BACK, adjustment.given_back());
+        self.adjust(&adjustment.tenant, CHARGED, adjustment.charged());
+    }
+
+    fn adjust(&self, tenant: &TenantName, direction: &'static str, used: Used) {
+        let labels = AdjustedLabels { tenant: tenant.clone(), direction };
+        self.adjusted_tokens.get_or_create(&labels).inc_by(used.tokens.get());
+        self.adjusted_cost.get_or_create(&labels).inc_by(used.cost.as_dollars());
     }
 
     /// The series of these labels, made where there is none.
@@ -86,10 +121,15 @@ impl CostMetrics {
         let of_tenant = TenantLabel { tenant: tenant.clone() };
         let key = Key { tenant, deployment: Some(deployment), model: Some(model), kind };
         let mut index = self.index.lock();
-        if let Some((_, series)) = index.places.get(&key).and_then(|place| index.all.get(*place)) {
+        if let Some(series) = index.all.get(&key) {
             return Arc::clone(series);
         }
+        // Shown from the start, so that Prometheus sees the first adjustment as an increase.
+        self.adjust(&key.tenant, GIVEN_BACK, Used::default());
+        self.adjust(&key.tenant, CHARGED, Used::default());
+        index.made += 1;
         let series = Arc::new(CostSeries {
+            serial: index.made,
             calls: AtomicU64::new(0),
             nano_dollars: AtomicU64::new(0),
             consumed: self.consumed.get_or_create_owned(labels),
@@ -98,26 +138,63 @@ impl CostMetrics {
             completion: self.completion.get_or_create_owned(labels),
             reasoning: self.reasoning.get_or_create_owned(labels),
             cost: self.cost.get_or_create_owned(labels),
-            assumed_tokens: self.assumed_tokens.get_or_create_owned(&of_tenant),
-            assumed_cost: self.assumed_cost.get_or_create_owned(&of_tenant),
+            assumed_tokens: AtomicU64::new(0),
+            assumed_nano_dollars: AtomicU64::new(0),
+            assumed: AssumedSeries {
+                tokens: self.assumed_tokens.get_or_create_owned(&of_tenant),
+                cost: self.assumed_cost.get_or_create_owned(&of_tenant),
+            },
         });
-        let place = index.all.len();
-        index.places.insert(key.clone(), place);
-        index.all.push((key, Arc::clone(&series)));
+        index.all.insert(key, Arc::clone(&series));
         series
     }
 
-    /// Reads every series, in the order in which they were made.
-    pub(super) fn read<T>(&self, read: impl FnOnce(&mut dyn Iterator<Item = (&Key, Sums)>) -> T) -> T {
+    /// Drops a tenant's series; gives what they were about.
+    pub(super) fn forget(&self, tenant: &TenantName) -> Vec<Key> {
+        let gone: Vec<_> = {
+            let mut index = self.index.lock();
+            index.all.extract_if(|key, _| key.tenant == *tenant).map(|(key, _)| key).collect()
+        };
+        for Key { tenant, deployment, model, kind } in gone.iter().cloned() {
+            let (Some(deployment), Some(model)) = (deployment, model) else { continue };
+            let labels = CostLabels { tenant, deployment, model, kind };
+            let Self { consumed, prompt, cached_prompt, completion, reasoning, .. } = self;
+            for tokens in [consumed, prompt, cached_prompt, completion, reasoning] {
+                tokens.remove(&labels);
+            }
+            self.cost.remove(&labels);
+        }
+        let of_tenant = TenantLabel { tenant: tenant.clone() };
+        self.assumed_tokens.remove(&of_tenant);
+        self.assumed_cost.remove(&of_tenant);
+        for direction in [GIVEN_BACK, CHARGED] {
+            let labels = AdjustedLabels { tenant: tenant.clone(), direction };
+            self.adjusted_tokens.remove(&labels);
+            self.adjusted_cost.remove(&labels);
+        }
+        gone
+    }
+
+    /// Reads every series.
+    pub(super) fn read<T>(&self, read: impl FnOnce(&mut dyn Iterator<Item = Counted<'_>>) -> T) -> T {
         let index = self.index.lock();
-        read(&mut index.all.iter().map(|(key, series)| (key, series.sums())))
+        let counted = |(key, series): (_, &Arc<CostSeries>)| Counted {
+            serial: series.serial,
+            key,
+            sums: series.sums(),
+        };
+        read(&mut index.all.iter().map(counted))
     }
 }
+
+/// The directions of an adjustment.
+const GIVEN_BACK: &str = "given_back";
+const CHARGED: &str = "charged";
 
 impl CostSeries {
     /// Attributes a call's tokens and what they cost.
     pub fn add(&self, booked: &Booked) {
-        let Booked { usage, cost, assumed: Assumed { tokens, cost: assumed_cost } } = booked;
+        let Booked { usage, cost, assumed } = booked;
         self.consumed.inc_by(usage.total().get());
         self.prompt.inc_by(usage.input.get());
         self.cached_prompt.inc_by(usage.cached_input.get());
@@ -125,8 +202,12 @@ impl CostSeries {
         self.reasoning.inc_by(usage.reasoning.get());
         self.cost.inc_by(cost.as_dollars());
         self.nano_dollars.fetch_add(cost.get(), Ordering::Relaxed);
-        self.assumed_tokens.inc_by(tokens.get());
-        self.assumed_cost.inc_by(assumed_cost.as_dollars());
+        if *assumed != Assumed::default() {
+            self.assumed.tokens.inc_by(assumed.tokens.get());
+            self.assumed.cost.inc_by(assumed.cost.as_dollars());
+            self.assumed_tokens.fetch_add(assumed.tokens.get(), Ordering::Relaxed);
+            self.assumed_nano_dollars.fetch_add(assumed.cost.get(), Ordering::Relaxed);
+        }
         self.calls.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -139,6 +220,9 @@ impl CostSeries {
             completion: Tokens::new(self.completion.get()),
             reasoning: Tokens::new(self.reasoning.get()),
             cost: NanoDollars::new(self.nano_dollars.load(Ordering::Relaxed)),
+            assumed_tokens: Tokens::new(self.assumed_tokens.load(Ordering::Relaxed)),
+            assumed_cost: NanoDollars::new(self.assumed_nano_dollars.load(Ordering::Relaxed)),
+            ..Sums::default()
         }
     }
 }

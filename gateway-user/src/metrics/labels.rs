@@ -4,8 +4,21 @@ use std::fmt;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 
+use super::family::OfTenant;
 use crate::ledger::Kind;
 use crate::names::{BackendName, DeploymentName, ModelName, TenantName};
+
+impl OfTenant for TenantReason {
+    fn tenant(&self) -> Option<&TenantName> {
+        Some(&self.tenant)
+    }
+}
+
+impl OfTenant for RequestLabels {
+    fn tenant(&self) -> Option<&TenantName> {
+        self.tenant.as_ref()
+    }
+}
 
 /// How a TLS handshake ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -78,6 +91,12 @@ pub(super) struct SettledLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct TenantLabel {
     pub(super) tenant: TenantName,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct AdjustedLabels {
+    pub(super) tenant: TenantName,
+    pub(super) direction: &'static str,
 }
 
 /// The label of a backend's metrics.

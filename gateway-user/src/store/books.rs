@@ -16,7 +16,8 @@ use redb::{ReadableTable as _, WriteTransaction};
 use super::StoreError;
 use super::database::{Base, Outlives};
 use super::record;
-use super::record::{ABOUT, ACCOUNTS, BOOKS, CHECKPOINT, LEDGER};
+use super::record::format::{self, Rows};
+use super::record::{ABOUT, ACCOUNTS, BOOKS, CHECKPOINT, FORMAT, LEDGER};
 use crate::ledger::{Key, Kind, Query, RETENTION_HOURS, Report, Row, Summary, Sums, hour_of};
 use crate::limits::{Account, Checkpoint, Now};
 use crate::names::TenantName;
@@ -45,6 +46,15 @@ pub(super) struct Changes {
     pub(super) hour: u64,
     pub(super) accounts: Vec<(TenantName, Arc<Account>, Checkpoint)>,
     pub(super) rows: Vec<Row>,
+    /// Tenants whose accounts are dropped: none of them is among the accounts, unless it has come back with a new one.
+    pub(super) gone: Vec<TenantName>,
+}
+
+impl Changes {
+    /// Whether there is nothing to write.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.accounts.is_empty() && self.rows.is_empty() && self.gone.is_empty()
+    }
 }
 
 /// Books with what they had kept.
@@ -87,6 +97,7 @@ impl Books {
     /// may be a user whose files the gateway cannot write.
     fn open(directory: &Path) -> Result<Self, StoreError> {
         let main = Base::open(directory.join(MAIN), Outlives::PowerCut)?;
+        bring_up(&main)?;
         let id = identify(&main)?;
         let path = directory.join(JOURNAL);
         if path.exists() {
@@ -133,6 +144,7 @@ impl Books {
     pub(super) fn commit(&self, changes: &Changes) -> Result<(), StoreError> {
         self.main.commit(|transaction| {
             // Another file may have been put in the place of the one that was opened.
+            format::bring_up(transaction)?;
             transaction.open_table(ABOUT)?.insert(BOOKS, self.id)?;
             write(transaction, changes)?;
             forget(&mut transaction.open_table(LEDGER)?, changes.hour)?;
@@ -146,7 +158,10 @@ impl Books {
         self.journal.commit(|transaction| {
             transaction.delete_table(ACCOUNTS)?;
             transaction.delete_table(LEDGER)?;
-            transaction.open_table(ABOUT)?.insert(BOOKS, self.id)?;
+            let mut about = transaction.open_table(ABOUT)?;
+            about.insert(BOOKS, self.id)?;
+            about.insert(FORMAT, format::CURRENT)?;
+            drop(about);
             write(transaction, changes)
         })
     }
@@ -160,14 +175,33 @@ impl Books {
                 Err(error) => return Err(error.into()),
             };
             for row in ledger.range(record::first_of(summary.first_hour())..)? {
-                let (key, sums) = row?;
-                if let Some((hour, key, _part)) = record::key(key.value()) {
-                    summary.add(hour, &key, record::sums(sums.value()));
+                let (key, row) = row?;
+                if let Some(Row { hour, key, sums, trace, .. }) = record::row(key.value(), row.value()) {
+                    summary.add(hour, &key, sums, trace);
                 }
             }
             Ok(summary.report())
         })
     }
+}
+
+/// Brings the file up to the present format, if it has another. Who only reads the ledger does that, too.
+fn bring_up(main: &Base) -> Result<(), StoreError> {
+    let is_earlier = main.read(|transaction| match transaction.open_table(ABOUT) {
+        Ok(about) => format::is_earlier(about.get(FORMAT)?.map(|format| format.value())),
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(true),
+        Err(error) => Err(error.into()),
+    })?;
+    if is_earlier {
+        let rows = main.commit(format::bring_up)?;
+        if rows > 0 {
+            tracing::info!(
+                rows,
+                "the store was of an earlier version: its books are in the present format now"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// The number that tells these books from all others; new books are given one.
@@ -191,8 +225,7 @@ fn identify(main: &Base) -> Result<u64, StoreError> {
 /// What a journal has.
 struct Noted {
     number: u64,
-    accounts: Vec<(String, record::AccountRow)>,
-    rows: Vec<Row>,
+    rows: Rows,
 }
 
 /// What a journal has of the books with that number.
@@ -207,19 +240,7 @@ fn noted(journal: &Base, id: u64) -> Result<Option<Noted>, StoreError> {
         let [of, number] =
             [about.get(BOOKS)?, about.get(CHECKPOINT)?].map(|value| value.map(|value| value.value()));
         let Some(number) = number.filter(|_| of == Some(id)) else { return Ok(None) };
-        let mut accounts = Vec::new();
-        for row in transaction.open_table(ACCOUNTS)?.iter()? {
-            let (tenant, row) = row?;
-            accounts.push((tenant.value().to_owned(), row.value()));
-        }
-        let mut rows = Vec::new();
-        for row in transaction.open_table(LEDGER)?.iter()? {
-            let (key, sums) = row?;
-            if let Some((hour, key, part)) = record::key(key.value()) {
-                rows.push(Row { hour, key, part, sums: record::sums(sums.value()) });
-            }
-        }
-        Ok(Some(Noted { number, accounts, rows }))
+        Ok(Some(Noted { number, rows: format::all(transaction)? }))
     })
 }
 
@@ -230,10 +251,16 @@ fn replay(noted: &Noted, main: &Base) -> Result<(), StoreError> {
             return Ok(());
         }
         let mut table = transaction.open_table(ACCOUNTS)?;
-        for (tenant, row) in &noted.accounts {
-            table.insert(tenant.as_str(), row)?;
+        for (tenant, row) in &noted.rows.accounts {
+            table.insert(tenant.as_str(), row.as_slice())?;
         }
-        write_rows(transaction, noted.number, &noted.rows)
+        let mut ledger = transaction.open_table(LEDGER)?;
+        for ((hour, tenant, deployment, model, kind, part), row) in &noted.rows.ledger {
+            let key = (*hour, tenant.as_str(), deployment.as_str(), model.as_str(), *kind, *part);
+            ledger.insert(key, row.as_slice())?;
+        }
+        transaction.open_table(ABOUT)?.insert(CHECKPOINT, noted.number)?;
+        Ok(())
     })
 }
 
@@ -251,22 +278,26 @@ fn bring_forward(
     let number = last_checkpoint(transaction)?;
     let mut accounts = transaction.open_table(ACCOUNTS)?;
     let mut ledger = transaction.open_table(LEDGER)?;
-    accounts.retain(|_, row| !record::checkpoint(row).is_over(now.utc_seconds))?;
+    let is_over =
+        |row: &[u8]| record::checkpoint(row).is_some_and(|account| account.is_over(now.utc_seconds));
+    accounts.retain(|_, row| !is_over(row))?;
     for row in accounts.iter()? {
         let (tenant, row) = row?;
         let Ok(tenant) = TenantName::new(tenant.value()) else { continue };
-        let before = record::checkpoint(row.value());
+        let Some(before) = record::checkpoint(row.value()) else { continue };
         restored.insert(tenant, (Arc::new(Account::restore(&before, now)), before));
     }
     for (tenant, (account, before)) in &restored {
         if let Some(checkpoint) = account.checkpoint(now) {
-            accounts.insert(tenant.as_str(), record::account_row(&checkpoint))?;
+            accounts.insert(tenant.as_str(), record::account_row(&checkpoint).as_slice())?;
         }
         if before.open.calls > 0 {
             let key = Key { tenant: tenant.clone(), deployment: None, model: None, kind: Kind::Recovered };
             let key = record::ledger_key(hour_of(before.utc_seconds), &key, number);
-            let so_far = ledger.get(key)?.map_or_else(Sums::default, |row| record::sums(row.value()));
-            ledger.insert(key, record::ledger_row(&so_far.plus(Sums::from(&before.open))))?;
+            let used = Sums::from(&before.open);
+            let so_far = ledger.get(key)?.and_then(|row| record::ledger_row_with(row.value(), &used));
+            let row = so_far.unwrap_or_else(|| record::ledger_row(&used, None));
+            ledger.insert(key, row.as_slice())?;
         }
     }
     forget(&mut ledger, hour_of(now.utc_seconds))?;
@@ -276,24 +307,24 @@ fn bring_forward(
 
 fn write(transaction: &WriteTransaction, changes: &Changes) -> Result<(), redb::Error> {
     let mut accounts = transaction.open_table(ACCOUNTS)?;
+    for tenant in &changes.gone {
+        accounts.remove(tenant.as_str())?;
+    }
     for (tenant, _, checkpoint) in &changes.accounts {
-        accounts.insert(tenant.as_str(), record::account_row(checkpoint))?;
+        accounts.insert(tenant.as_str(), record::account_row(checkpoint).as_slice())?;
     }
-    write_rows(transaction, changes.number, &changes.rows)
-}
-
-fn write_rows(transaction: &WriteTransaction, number: u64, rows: &[Row]) -> Result<(), redb::Error> {
     let mut ledger = transaction.open_table(LEDGER)?;
-    for Row { hour, key, part, sums } in rows {
-        ledger.insert(record::ledger_key(*hour, key, *part), record::ledger_row(sums))?;
+    for Row { hour, key, part, sums, trace } in &changes.rows {
+        let row = record::ledger_row(sums, trace.as_ref());
+        ledger.insert(record::ledger_key(*hour, key, *part), row.as_slice())?;
     }
-    transaction.open_table(ABOUT)?.insert(CHECKPOINT, number)?;
+    transaction.open_table(ABOUT)?.insert(CHECKPOINT, changes.number)?;
     Ok(())
 }
 
 /// Deletes what is too old.
 fn forget(
-    ledger: &mut redb::Table<'_, record::LedgerKey<'static>, [u64; 6]>,
+    ledger: &mut redb::Table<'_, record::LedgerKey<'static>, &'static [u8]>,
     hour: u64,
 ) -> Result<(), redb::StorageError> {
     let oldest = hour.saturating_sub(RETENTION_HOURS);

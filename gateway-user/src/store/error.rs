@@ -39,10 +39,10 @@ pub enum StoreError {
         /// What was found.
         problem: String,
     },
-    /// Another version of the gateway has written it.
+    /// A later version of the gateway has written it: files of earlier ones are brought up to date.
     #[error(
-        "store: {} has the format of another version ({problem}): use that version, or move the file away to start with \
-         empty books",
+        "store: {} was written by a later version of the gateway ({problem}): use that version, put a copy from before in \
+         its place, or move it away to start with empty books",
         path.display()
     )]
     Format {
@@ -93,9 +93,12 @@ impl StoreError {
             }
             redb::Error::Io(source) => Self::Io { path, source },
             redb::Error::Corrupted(problem) => Self::Damaged { path, problem },
-            error @ (redb::Error::UpgradeRequired(_)
-            | redb::Error::TableTypeMismatch { .. }
-            | redb::Error::TypeDefinitionChanged { .. }) => Self::Format { path, problem: error.to_string() },
+            redb::Error::UpgradeRequired(format) => {
+                Self::Format { path, problem: format!("its format is {format}") }
+            }
+            error @ (redb::Error::TableTypeMismatch { .. } | redb::Error::TypeDefinitionChanged { .. }) => {
+                Self::Format { path, problem: error.to_string() }
+            }
             source => Self::Database { path, source: Box::new(source) },
         }
     }

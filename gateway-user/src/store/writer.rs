@@ -11,8 +11,9 @@ use super::books::Changes;
 use super::signal::{Due, Event};
 use super::{Outage, Store, StoreError};
 use crate::gateway::Gateway;
-use crate::ledger::{Pending, hour_of};
-use crate::limits::Now;
+use crate::ledger::{ADJUSTMENTS_AT_ONCE, Pending, hour_of};
+use crate::limits::{Account, Checkpoint, Now};
+use crate::names::TenantName;
 
 /// From one checkpoint to the next: with `PATIENCE`, what a killed process may lose at most.
 const INTERVAL: Duration = Duration::from_millis(450);
@@ -24,6 +25,8 @@ const HURRIED: Duration = Duration::from_millis(20);
 const SLOW: Duration = Duration::from_secs(1);
 /// How often at most.
 const TOLD_AGAIN: Duration = Duration::from_secs(60);
+/// How often it is looked for removed tenants of which nothing has to be kept.
+const OVER_INTERVAL_MS: u64 = 10_000;
 /// Between two attempts while the store is down.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -47,6 +50,7 @@ struct Work {
     files: u64,
     /// When somebody was last told that the disk is slow.
     told: Option<Instant>,
+    look_for_over_at_ms: u64,
 }
 
 /// A commit under way.
@@ -74,6 +78,7 @@ impl Writer {
             committing: None,
             files: store.books.files(),
             told: None,
+            look_for_over_at_ms: 0,
         };
         gateway.metrics.store_kept_at_ms.store(now.monotonic_ms, Ordering::Relaxed);
         gateway.metrics.store_on_disk_at_ms.store(now.monotonic_ms, Ordering::Relaxed);
@@ -151,8 +156,7 @@ impl Work {
         let changes = self.changes(number, now);
         if self.committing.is_some() {
             self.note(&changes, now);
-        } else if changes.accounts.is_empty() && changes.rows.is_empty() && self.store.outage.lock().is_none()
-        {
+        } else if changes.is_empty() && self.store.outage.lock().is_none() {
             self.on_disk(number, now);
         } else {
             let changes = Arc::new(changes);
@@ -190,17 +194,35 @@ impl Work {
 
     /// All that has changed and is not known to be on the disk.
     fn changes(&mut self, number: u64, now: Now) -> Changes {
+        let over = self.over(now);
+        // Until the accounts were looked at, none is adjusted.
+        let store = Arc::clone(&self.store);
+        let mut adjusted = store.adjusted.lock();
+        let some = adjusted.len().min(ADJUSTMENTS_AT_ONCE);
+        self.pending.adjust(number, self.hour, adjusted.drain(..some));
         // The ledger first: a call that is settled in between is missing there until the next checkpoint. The other way
         // round a crash would count it twice, as settled and as held.
         self.gateway.metrics.read_cost(|counters| self.pending.collect(number, self.hour, counters));
         self.hour = hour_of(now.utc_seconds);
-        let mut accounts = Vec::new();
+        let mut accounts: Vec<(TenantName, Arc<Account>, Checkpoint)> = Vec::new();
         self.gateway.each_account(|tenant, account| {
             if let Some(checkpoint) = account.checkpoint(now) {
                 accounts.push((tenant.clone(), Arc::clone(account), checkpoint));
             }
         });
-        Changes { number, hour: self.hour, accounts, rows: self.pending.rows() }
+        drop(adjusted);
+        let gone = self.gateway.forget(over, now);
+        accounts.retain(|(tenant, _, _)| !gone.contains(tenant));
+        Changes { number, hour: self.hour, accounts, rows: self.pending.rows(), gone }
+    }
+
+    /// The removed tenants that nothing has to be kept of, looked for now and then.
+    fn over(&mut self, now: Now) -> Vec<TenantName> {
+        if now.monotonic_ms < self.look_for_over_at_ms {
+            return Vec::new();
+        }
+        self.look_for_over_at_ms = now.monotonic_ms + OVER_INTERVAL_MS;
+        self.gateway.over(now)
     }
 
     fn committed(&mut self, result: Result<(), StoreError>) -> bool {

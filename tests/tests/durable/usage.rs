@@ -103,7 +103,7 @@ async fn the_ledger_agrees_with_prometheus_and_with_azure_in_every_format() {
         lines.next(),
         Some(
             "tenant,deployment,model,calls,prompt_tokens,cached_prompt_tokens,completion_tokens,reasoning_tokens,\
-             tokens,dollars"
+             tokens,dollars,assumed_tokens,assumed_dollars,adjusted_tokens,adjusted_dollars"
         )
     );
     let sum: u64 = lines.map(|line| line.split(',').nth(8).unwrap().parse::<u64>().unwrap()).sum();

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use gateway_tests::harness::{Gateway, Protocol, Redis, Site, chat, user_says, wait_until};
+use bytes::Bytes;
+use gateway_tests::harness::{Client, Gateway, Protocol, Redis, Reply, Site, chat, user_says, wait_until};
+use http::header::CONTENT_TYPE;
+use http::{Request, StatusCode};
 use serde_json::Value;
 
 use super::Fleet;
@@ -50,6 +53,14 @@ async fn agreed(fleet: &Fleet, node: &Gateway) -> Value {
     usage.unwrap()
 }
 
+/// A node's answer to giving a token back.
+async fn adjusted(node: &Gateway) -> Reply {
+    let asked = serde_json::json!({"tenant": "acme", "tokens": -1, "note": "why", "force": true});
+    let request = Request::post("/usage/adjust").header(CONTENT_TYPE, "application/json");
+    let request = request.body(Bytes::from(asked.to_string())).unwrap();
+    Box::pin(Client::plain(node.admin())).await.unwrap().send(request).await.unwrap()
+}
+
 fn agrees_with_azure(fleet: &Fleet, usage: &Value) -> bool {
     let (total, truth) = (&usage["total"], fleet.azure.all_totals());
     total["calls"] == truth.calls
@@ -85,6 +96,11 @@ async fn the_ledger_of_a_fleet_agrees_with_prometheus_and_with_azure() {
             assert!((sum - f64::from(exact)).abs() < 0.1, "{figure} of {row}: {sum}");
         }
     }
+
+    // Quotas are the fleet's: one node cannot give back what another has leased on them.
+    let refused = adjusted(&fleet.nodes[0]).await;
+    assert_eq!(refused.status, StatusCode::NOT_IMPLEMENTED, "{refused:?}");
+    assert!(refused.text().unwrap().contains("the books of a fleet"), "{refused:?}");
 
     // The last calls of a node that stops in order are in it, and what a killed one has written.
     calls(&fleet).await;

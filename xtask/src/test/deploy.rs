@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 
 use super::{Context, Outcome, pass};
-use crate::workspace::{Executables, Profile};
+use crate::workspace::{Executables, Profile, cargo};
 
 pub(super) fn rules(context: &Context) -> Result<Outcome> {
     let Some(promtool) = context.tool("promtool") else {
@@ -12,6 +12,14 @@ pub(super) fn rules(context: &Context) -> Result<Outcome> {
     for arguments in [["check", "rules", "rules.yaml"], ["test", "rules", "rules_test.yaml"]] {
         pass(context.command(&promtool).args(arguments).current_dir(context.root.join("deploy/prometheus")))?;
     }
+    // What a running gateway tells Prometheus, checked by the same tool.
+    let built = Executables::build(&context.root, &["gateway-user"], Profile::Dev)?;
+    pass(
+        cargo(&context.root)
+            .args(["test", "--locked", "--package=gateway-tests", "--test=metrics", "--", "--ignored"])
+            .env("AOAI_GATEWAY_BIN", built.path("aoai-gateway")?)
+            .env("PROMTOOL", promtool),
+    )?;
     Ok(Outcome::Passed)
 }
 

@@ -24,6 +24,8 @@ pub struct Checkpoint {
     pub open: OpenUse,
     /// What an answer of this tenant may well need, in tokens.
     pub typical_output: u64,
+    /// When the account of a removed tenant is over, in seconds since 1970-01-01 UTC; 0 of one that is there.
+    pub over_at: u64,
     /// Which of the account's changes is the last that is in here.
     change: u64,
 }
@@ -69,14 +71,15 @@ impl Checkpoint {
         typical_output: u64,
     ) -> Self {
         let (calls, tokens) = windows;
-        Self { utc_seconds, calls, tokens, books, open, typical_output, change: 0 }
+        Self { utc_seconds, calls, tokens, books, open, typical_output, over_at: 0, change: 0 }
     }
 
-    /// Whether an account restored from it would be like a new one.
+    /// Whether an account restored from it would be like a new one, or nobody needs it any more.
     #[must_use]
     pub fn is_over(&self, utc_seconds: u64) -> bool {
+        let is_removed = self.over_at != 0 && self.over_at <= utc_seconds;
         self.open == OpenUse::default()
-            && self.books.iter().all(|book| book.ends_at <= utc_seconds)
+            && (is_removed || self.books.iter().all(|book| book.ends_at <= utc_seconds))
             && utc_seconds.saturating_sub(self.utc_seconds) > WINDOW_SECONDS
     }
 }
@@ -105,6 +108,7 @@ impl Account {
                 spent_cost: state.spent.cost,
             },
             typical_output: state.typical_output,
+            over_at: state.over_at,
             change: state.changes,
         })
     }
@@ -128,7 +132,8 @@ impl Account {
     /// The account as it goes on after a crash or a stop. What open calls held counts as used: nobody will know better.
     #[must_use]
     pub fn restore(checkpoint: &Checkpoint, now: Now) -> Self {
-        let Checkpoint { utc_seconds, calls, tokens, books, open, typical_output, change: _ } = checkpoint;
+        let Checkpoint { utc_seconds, calls, tokens, books, open, typical_output, over_at, change: _ } =
+            checkpoint;
         let elapsed = now.utc_seconds.saturating_sub(*utc_seconds);
         let held = open.prompt.saturating_add(open.output);
         let mut state = State {
@@ -136,6 +141,7 @@ impl Account {
             tokens: Window::restore(tokens, elapsed, now),
             typical_output: *typical_output,
             books: *books,
+            over_at: *over_at,
             changes: 1,
             ..State::default()
         };
@@ -154,7 +160,7 @@ impl Account {
 }
 
 /// How long a checkpoint's windows count, with what two clocks can be apart.
-const WINDOW_SECONDS: u64 = 64;
+pub(super) const WINDOW_SECONDS: u64 = 64;
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@ use std::fs;
 use std::num::NonZeroU32;
 
 use super::*;
-use crate::ledger::Pending;
+use crate::ledger::{Adjustment, Counted, Note, Pending, Signed};
 use crate::limits::{Admission, Ask, Limits, Period, Used};
 use crate::names::{DeploymentName, ModelName};
 use crate::units::{NanoDollars, Prices, TokenPrice, Tokens};
@@ -52,6 +52,7 @@ fn changes(number: u64, account: &Arc<Account>, pending: &Pending) -> Changes {
         hour: hour_of(NOW.utc_seconds),
         accounts: taken.map(|taken| (acme(), Arc::clone(account), taken)).collect(),
         rows: pending.rows(),
+        gone: Vec::new(),
     }
 }
 
@@ -91,7 +92,7 @@ fn accounts_and_ledger_survive_and_open_calls_are_settled_once() {
     let (single, stream) = (key(Kind::Single), key(Kind::Stream));
     let mut pending = Pending::default();
     let hour = hour_of(NOW.utc_seconds);
-    pending.collect(1, hour, [(&single, sums(1)), (&stream, sums(2))].into_iter());
+    pending.collect(1, hour, Counted::each(&[(&single, sums(1)), (&stream, sums(2))]));
     commit(&books, &account, &mut pending);
     drop(books);
 
@@ -112,9 +113,9 @@ fn accounts_and_ledger_survive_and_open_calls_are_settled_once() {
     // A later process adds to the rows of the same hour.
     let (books, accounts) = recover(&directory);
     let mut pending = Pending::default();
-    pending.collect(2, hour, [(&single, sums(5))].into_iter());
+    pending.collect(2, hour, Counted::each(&[(&single, sums(5))]));
     commit(&books, &accounts[&acme()], &mut pending);
-    pending.collect(3, hour, [(&single, sums(6))].into_iter());
+    pending.collect(3, hour, Counted::each(&[(&single, sums(6))]));
     commit(&books, &accounts[&acme()], &mut pending);
     assert_eq!(calls(&books), of(&[("recovered", 1), ("single", 7), ("stream", 2)]));
 }
@@ -125,7 +126,7 @@ fn used(account: &Arc<Account>, pending: &mut Pending, calls: u64) -> Admission 
         Used { tokens: Tokens::new(120), output: Tokens::new(20), cost: NanoDollars::new(27_000) },
         NOW,
     );
-    pending.collect(calls, hour_of(NOW.utc_seconds), [(&key(Kind::Single), sums(calls))].into_iter());
+    pending.collect(calls, hour_of(NOW.utc_seconds), Counted::each(&[(&key(Kind::Single), sums(calls))]));
     admit(account)
 }
 
@@ -199,9 +200,11 @@ fn rows_older_than_the_retention_are_deleted() {
     let key = key(Kind::Single);
     let mut pending = Pending::default();
     for (age, calls) in [(RETENTION_HOURS, 1), (RETENTION_HOURS - 1, 3), (0, 7)] {
-        pending.collect(1, hour - age, [(&key, sums(calls))].into_iter());
+        pending.collect(1, hour - age, Counted::each(&[(&key, sums(calls))]));
     }
-    books.commit(&Changes { number: 1, hour, accounts: Vec::new(), rows: pending.rows() }).unwrap();
+    books
+        .commit(&Changes { number: 1, hour, accounts: Vec::new(), rows: pending.rows(), gone: Vec::new() })
+        .unwrap();
     assert_eq!(calls(&books), [("single".to_owned(), 7)]);
     drop(books);
     let later = Now { utc_seconds: NOW.utc_seconds + 3600, ..NOW };
@@ -225,6 +228,29 @@ fn an_account_whose_periods_are_over_is_forgotten() {
     let Recovered { books, accounts, .. } = Books::recover(folder.path(), next_year).unwrap();
     assert!(accounts.is_empty());
     drop(books);
+}
+
+#[test]
+fn the_account_of_a_removed_tenant_goes_when_it_is_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let (books, _) = recover(folder.path());
+    let (account, mut pending) = (Arc::new(Account::default()), Pending::default());
+    drop(admit(&account));
+    account.removed(Some(&Limits::default()), NOW);
+    commit(&books, &account, &mut pending);
+    drop(books);
+    let (books, accounts) = recover(folder.path());
+    assert!(accounts.contains_key(&acme()), "its minute is not over");
+    drop(books);
+    let later = Now { utc_seconds: NOW.utc_seconds + 65, ..NOW };
+    let Recovered { books, accounts, .. } = Books::recover(folder.path(), later).unwrap();
+    assert!(accounts.is_empty(), "the year is not over, but no limit of the tenant was about it");
+    commit(&books, &account, &mut pending);
+    let gone = Changes { number: 2, hour: 0, accounts: Vec::new(), rows: Vec::new(), gone: vec![acme()] };
+    books.commit(&gone).unwrap();
+    drop(books);
+    let (_books, accounts) = recover(folder.path());
+    assert!(accounts.is_empty());
 }
 
 #[test]
@@ -274,7 +300,7 @@ fn a_damaged_file_is_refused_wherever_the_damage_is() {
     let key = key(Kind::Single);
     for hour in 0..500 {
         let mut pending = Pending::default();
-        pending.collect(hour + 1, hour_of(NOW.utc_seconds) - hour, [(&key, sums(hour + 1))].into_iter());
+        pending.collect(hour + 1, hour_of(NOW.utc_seconds) - hour, Counted::each(&[(&key, sums(hour + 1))]));
         if hour % 100 == 0 {
             commit(&books, &account, &mut pending);
         }
@@ -313,4 +339,95 @@ fn a_file_where_the_directory_should_be_is_named() {
     assert!(said.starts_with(&format!("store: {}: ", place.display())), "{said}");
     assert!(said.ends_with("; `store.url` must name a directory"), "{said}");
     assert!(matches!(Books::open_existing(&place), Err(StoreError::Absent { .. })));
+}
+
+/// A copy of the books that a gateway of the first format had left behind when it was killed.
+fn of_the_first_format() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join(MAIN), include_bytes!("format-1/gateway.redb")).unwrap();
+    fs::write(folder.path().join(JOURNAL), include_bytes!("format-1/journal.redb")).unwrap();
+    folder
+}
+
+#[test]
+fn books_of_the_first_format_go_on_in_the_present_one() {
+    let folder = of_the_first_format();
+    let mut recovered = 2;
+    // Read without a gateway first, which settles nothing, and then by one.
+    assert_eq!(calls(&Books::open_existing(folder.path()).unwrap())[0], ("recovered".to_owned(), recovered));
+    for _again in 0..2 {
+        recovered = 4;
+        let (books, accounts) = recover(folder.path());
+        let of = |kind: &str, calls| (kind.to_owned(), calls);
+        assert_eq!(calls(&books), [of("recovered", recovered), of("single", 2), of("stream", 4)]);
+        let counters = accounts[&acme()].counters(NOW);
+        assert_eq!(counters.tokens_in_window, Tokens::new(2 * 120 + 2 * 150));
+        assert_eq!(counters.periods[Period::Yearly.index()].tokens, Tokens::new(2 * 120 + 2 * 150));
+        let total =
+            books.report(&Query::parse("since=1970-01-01").unwrap(), NOW.utc_seconds).unwrap().total();
+        assert_eq!(total.prompt, Tokens::new(100 * (2 + 2 + 4) + 200));
+        assert_eq!(total.assumed_tokens, Tokens::new(2 * 150), "of the calls that were open");
+    }
+}
+
+#[test]
+fn books_of_the_first_format_that_are_put_in_place_while_the_gateway_runs_are_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let (books, _) = recover(folder.path());
+    let full = || redb::Error::Io(io::ErrorKind::StorageFull.into());
+    assert!(books.main.commit(|_| Err::<(), _>(full())).is_err());
+    let other = of_the_first_format();
+    fs::rename(other.path().join(MAIN), folder.path().join(MAIN)).unwrap();
+    let (account, mut pending) = (Arc::new(Account::default()), Pending::default());
+    drop(used(&account, &mut pending, 9));
+    commit(&books, &account, &mut pending);
+    let of = |kind: &str, calls| (kind.to_owned(), calls);
+    assert_eq!(calls(&books), [of("recovered", 2), of("single", 1 + 9), of("stream", 4)]);
+}
+
+#[test]
+fn books_of_a_later_version_are_refused_and_left_as_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let (books, _) = recover(folder.path());
+    let later = |transaction: &WriteTransaction| {
+        transaction.open_table(ABOUT)?.insert(FORMAT, format::CURRENT + 1)?;
+        Ok(())
+    };
+    books.main.commit(later).unwrap();
+    drop(books);
+    for said in
+        [Books::recover(folder.path(), NOW).unwrap_err(), Books::open_existing(folder.path()).unwrap_err()]
+    {
+        assert!(
+            said.to_string().contains("was written by a later version of the gateway (its format is 3)"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn an_adjustment_keeps_its_trace() {
+    let folder = tempfile::tempdir().unwrap();
+    let (books, _) = recover(folder.path());
+    let mut pending = Pending::default();
+    let adjustment = Adjustment {
+        tenant: acme(),
+        at: NOW.utc_seconds,
+        tokens: Signed::given_back(120),
+        cost: Signed::charged(7),
+        note: Note::new("the brown-out of May").unwrap(),
+    };
+    pending.adjust(1, hour_of(NOW.utc_seconds), std::iter::once(adjustment));
+    commit(&books, &Arc::new(Account::default()), &mut pending);
+    assert_eq!(pending.rows(), []);
+    drop(books);
+    let (books, _) = recover(folder.path());
+    let report = books.report(&Query::parse("since=1970-01-01&by=kind").unwrap(), NOW.utc_seconds).unwrap();
+    assert_eq!(report.lines[0].cells, ["adjusted"]);
+    assert_eq!(
+        (report.total().adjusted_tokens(), report.total().adjusted_dollars()),
+        (-120, "0.000000007".to_owned())
+    );
+    assert_eq!(report.adjusted[0].note, "the brown-out of May");
+    assert_eq!(report.adjusted[0].at, "2024-02-29T13:14:15Z");
 }
