@@ -28,7 +28,7 @@ pub(crate) enum End {
 pub(crate) struct Metered {
     /// Upstream's own count.
     pub(crate) usage: Option<Usage>,
-    /// Output tokens in the text that passed.
+    /// Output tokens in the text that passed. Beside a count of upstream's that fits the text it need not be known.
     pub(crate) seen: Tokens,
     /// Whether some of the answer that passed could not be counted.
     pub(crate) unread: bool,
@@ -53,6 +53,8 @@ pub(crate) struct Held {
     pub(crate) since_sent: Duration,
     /// Since upstream's last byte, or since the request where there was none.
     pub(crate) since_last: Duration,
+    /// The most input and output tokens that the model takes and writes, where that is known.
+    pub(crate) most: (Tokens, Tokens),
     pub(crate) prices: Prices,
 }
 
@@ -72,6 +74,8 @@ pub(crate) enum Source {
 pub(crate) struct Bill {
     pub(crate) booked: Booked,
     pub(crate) source: Source,
+    /// Whether upstream's count was not believed: it was below the text that passed, or beyond the model's bounds.
+    pub(crate) corrected: bool,
 }
 
 impl Source {
@@ -88,7 +92,9 @@ impl Source {
 /// What a call pays; nothing where upstream bills nothing.
 pub(crate) fn bill(end: End, metered: &Metered, held: &Held) -> Option<Bill> {
     if let Some(usage) = metered.usage {
-        return Some(billed(usage, Usage::default(), Source::Upstream, held));
+        let believed = believable(usage, metered.seen, held);
+        let bill = billed(believed, Usage::default(), Source::Upstream, held);
+        return Some(Bill { corrected: believed != usage, ..bill });
     }
     let output = match end {
         End::Unbilled => return None,
@@ -106,6 +112,21 @@ pub(crate) fn bill(end: End, metered: &Metered, held: &Held) -> Option<Bill> {
     };
     let source = if unseen.total() > Tokens::ZERO { Source::Assumed } else { Source::Counted };
     Some(billed(usage, unseen, source, held))
+}
+
+/// Upstream's count, within bounds: at least the text that passed, as far as tokenisers agree, and at most what the model takes
+/// and writes. A count beyond that would lock a tenant out of its budget for a whole period.
+fn believable(usage: Usage, seen: Tokens, held: &Held) -> Usage {
+    let (most_input, most_output) = held.most;
+    let input = usage.input.min(most_input.max(held.prompt));
+    let tolerated = usage.output.saturating_add(Tokens::new(usage.output.get() / 8 + TOLERANCE));
+    let output = if tolerated < seen { seen } else { usage.output.min(most_output.max(seen)) };
+    Usage {
+        input,
+        cached_input: usage.cached_input.min(input),
+        output,
+        reasoning: usage.reasoning.min(output),
+    }
 }
 
 /// The most output that upstream can have written. It writes no faster than it can, and no more than is held for it; text that
@@ -139,8 +160,11 @@ fn billed(usage: Usage, unseen: Usage, source: Source, held: &Held) -> Bill {
         usage.output.saturating_sub(unseen.output),
     );
     let assumed = Assumed { tokens: unseen.total(), cost: cost.saturating_sub(seen) };
-    Bill { booked: Booked { usage, cost, assumed }, source }
+    Bill { booked: Booked { usage, cost, assumed }, source, corrected: false }
 }
+
+/// Tokens by which two counts of a short text may differ.
+const TOLERANCE: u64 = 16;
 
 #[cfg(test)]
 mod tests {
@@ -162,6 +186,7 @@ mod tests {
             tokens_per_second: 400,
             since_sent: Duration::from_secs(2),
             since_last: Duration::from_millis(500),
+            most: (Tokens::new(100_000), Tokens::new(16_000)),
             prices: Prices {
                 input: TokenPrice::from_pico_dollars(1_000_000),
                 cached_input: TokenPrice::from_pico_dollars(500_000),
@@ -187,8 +212,35 @@ mod tests {
     fn upstreams_own_count_goes_before_everything() {
         let usage = Usage { input: Tokens::new(7), output: Tokens::new(9), ..Usage::default() };
         for end in [End::Unbilled, End::PromptRead, End::Complete, End::Failed, End::Unfinished] {
-            let metered = Metered { usage: Some(usage), ..seen(100) };
+            let metered = Metered { usage: Some(usage), ..seen(0) };
             assert_eq!(paid(end, metered, held()), Some((7, 9, 0)), "{end:?}");
+        }
+    }
+
+    #[test]
+    fn upstreams_count_is_believed_within_bounds() {
+        let count = |input: u64, output: u64| Usage {
+            input: Tokens::new(input),
+            output: Tokens::new(output),
+            ..Usage::default()
+        };
+        for (reported, passed, input, output) in [
+            // As far apart as two tokenisers may be.
+            (count(7, 900), 1000, 7, 900),
+            (count(7, 0), 16, 7, 0),
+            // Less than what passed.
+            (count(7, 0), 110_706, 7, 110_706),
+            (count(7, 800), 1000, 7, 1000),
+            // More than the model takes or writes.
+            (count(7, u64::from(u32::MAX)), 1000, 7, 16_000),
+            (count(u64::from(u32::MAX), 9), 0, 100_000, 9),
+        ] {
+            let bill =
+                bill(End::Complete, &Metered { usage: Some(reported), ..seen(passed) }, &held()).unwrap();
+            let booked = bill.booked.usage;
+            assert_eq!((booked.input.get(), booked.output.get()), (input, output), "{reported:?} {passed}");
+            assert_eq!(bill.corrected, booked != reported, "{reported:?}");
+            assert_eq!(bill.source, Source::Upstream);
         }
     }
 
@@ -245,7 +297,8 @@ mod tests {
 
     #[test]
     fn the_assumed_part_of_the_cost_is_told() {
-        let Bill { booked, source } = bill(End::Unfinished, &seen(50), &held()).unwrap();
+        let Bill { booked, source, corrected } = bill(End::Unfinished, &seen(50), &held()).unwrap();
+        assert!(!corrected);
         assert_eq!(source, Source::Assumed);
         assert_eq!(booked.cost, NanoDollars::new(PROMPT * 1000 + 251 * 4000));
         assert_eq!(booked.assumed.cost, NanoDollars::new(201 * 4000));

@@ -24,6 +24,9 @@ use report::{Report, Trace};
 
 pub(crate) use report::{Reporter, Reports};
 
+/// Turns of one call with tools that run upstream, beyond which its usage is not believed.
+const MOST_HOSTED_TURNS: u64 = 64;
+
 /// How far a call has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -224,7 +227,10 @@ impl Call {
         let Some(admission) = self.admission.take() else { return };
         // Dropped unsettled, an admission frees its hold and books nothing.
         let Some(bill) = billing::bill(end, metered, &self.held(end, &admission)) else { return };
-        let Bill { booked, source } = bill;
+        let Bill { booked, source, corrected } = bill;
+        if corrected {
+            self.disbelieved(metered);
+        }
         let known = match source {
             Source::Upstream => {
                 self.compare(booked.usage.input);
@@ -259,16 +265,40 @@ impl Call {
             }
         };
         let speed = u64::from(self.deployment.max_tokens_per_second.get());
+        let facts = &self.deployment.facts;
+        let strict = self.tenant.limits().ceiling == Ceiling::Strict;
+        // Tools that run upstream make a call several turns long, each with the whole prompt; a strict ceiling lets none in.
+        let turns = if strict { 1 } else { MOST_HOSTED_TURNS };
         Held {
             prompt: self.prompt,
             output: admission.output_assumed(),
-            strict: self.tenant.limits().ceiling == Ceiling::Strict,
-            reasons: self.deployment.facts.reasons,
+            strict,
+            reasons: facts.reasons,
             tokens_per_second: speed.saturating_mul(self.answers),
             since_sent: until.saturating_duration_since(sent),
             since_last: until.saturating_duration_since(last),
+            most: (
+                facts.context_window.map_or(Tokens::MAX, |most| most.saturating_mul(turns)),
+                facts
+                    .max_output
+                    .map_or(Tokens::MAX, |most| most.saturating_mul(self.answers.saturating_mul(turns))),
+            ),
             prices: *admission.prices(),
         }
+    }
+
+    /// Tells of a count of upstream's that cannot be right.
+    fn disbelieved(&self, metered: &Metered) {
+        self.gateway.metrics.usage_out_of_bounds.inc();
+        let reported = metered.usage.unwrap_or_default();
+        tracing::warn!(
+            request_id = %self.request_id,
+            deployment = %self.deployment.name,
+            prompt_tokens = reported.input.get(),
+            completion_tokens = reported.output.get(),
+            counted_completion_tokens = metered.seen.get(),
+            "upstream's usage is out of bounds; the bound is booked"
+        );
     }
 
     /// Compares a prompt's estimate with upstream's count.

@@ -60,6 +60,8 @@ pub struct Metrics {
     pub connections: Gauge,
     /// Responses whose usage could not be read, so that the hold or the gateway's own count stands.
     pub unreadable_usage: Counter,
+    /// Responses whose usage was below the text that passed or beyond the model's bounds, so that the bound was booked.
+    pub usage_out_of_bounds: Counter,
     /// Whether the store takes what is given to it: 1 or 0.
     pub store_up: Gauge,
     /// From the start of a checkpoint to the store's having it.
@@ -178,6 +180,11 @@ impl Metrics {
                 to,
                 "gateway_unreadable_usage",
                 "Responses whose usage could not be read",
+            ),
+            usage_out_of_bounds: registered(
+                to,
+                "gateway_usage_out_of_bounds",
+                "Responses whose usage was below the text that passed or beyond the model's bounds",
             ),
             store_up: registered(
                 to,

@@ -45,6 +45,8 @@ const PATIENCE: Duration = Duration::from_millis(200);
 const COUNT_TOGETHER: usize = 1024;
 /// Forwarded bytes that may wait while more of them arrive at once.
 const MOST_UNCOUNTED: usize = 16 * 1024;
+/// Bytes of text to a token, beyond which upstream's count is compared with the gateway's own: prose has four or five.
+const MOST_BYTES_A_TOKEN: u64 = 12;
 /// What a hold grows by when a stream has used it up.
 const GROWTH: Tokens = Tokens::new(256);
 
@@ -477,10 +479,14 @@ impl Relay {
     }
 }
 
-/// What was seen of a stream. Its text is tokenised only where upstream's own count has not come.
+/// What was seen of a stream. Its text is tokenised only where upstream's own count has not come, or does not fit it.
 fn metered(meter: &StreamMeter, unread: bool) -> Metered {
     let usage = meter.usage().copied();
-    let seen = if usage.is_some() { Tokens::ZERO } else { meter.output_total() };
+    let seen = match &usage {
+        // No text that is written has so few tokens: a count as low is not worth believing.
+        Some(usage) if meter.output_bytes() / MOST_BYTES_A_TOKEN <= usage.output.get() => Tokens::ZERO,
+        Some(_) | None => meter.output_total(),
+    };
     Metered { usage, seen, unread: unread || !meter.is_counted_whole(), answered: true }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use gateway_tests::harness::{
     Protocol, Reply, Scene, ScriptedUpstream, Streaming, chat, post, user_says, wait_until,
 };
-use gateway_tests::simulator::{Behaviour, Fault};
+use gateway_tests::simulator::{Behaviour, Fault, UsageReport};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -255,5 +255,24 @@ async fn a_drain_timeout_ends_streams_well_formed() {
         assert!(!text.contains("\"length\""), "{text}");
         let line = scene.gateway.log().wait_for("call").unwrap();
         assert_eq!(line["reason"], "shutting_down", "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_count_of_upstreams_is_believed_within_bounds() {
+    for (reported, least, most) in [
+        // Nothing, beside two thousand words that passed.
+        (UsageReport::Wrong { input: 5, output: 0 }, 1900.0, 2100.0),
+        // More than the model writes: gpt-4o-mini, 16,384.
+        (UsageReport::Wrong { input: 5, output: 4_294_967_295 }, 16_384.0, 16_384.0),
+        (UsageReport::Wrong { input: 5, output: 1995 }, 1995.0, 1995.0),
+    ] {
+        let scene = Scene::start("").await.unwrap();
+        scene.azure.behave(Behaviour { tokens: 2000, usage: reported, ..Behaviour::default() });
+        assert_eq!(call(&scene, CHAT).await.status, 200);
+        let paid = output(&scene).await;
+        assert!((least..=most).contains(&paid), "{reported:?}: {paid}");
+        let corrected = scene.gateway.metric("gateway_usage_out_of_bounds_total", &[]).await.unwrap();
+        assert_eq!(corrected, if least == most && least < 2000.0 { 0.0 } else { 1.0 }, "{reported:?}");
     }
 }

@@ -157,6 +157,12 @@ impl StreamMeter {
         self.output.bound().saturating_add(self.spoken())
     }
 
+    /// Bytes of the answer's text in all that has passed.
+    #[must_use]
+    pub const fn output_bytes(&self) -> u64 {
+        self.output.bytes()
+    }
+
     /// The output tokens in all that has passed.
     #[must_use]
     pub fn output_total(&self) -> Tokens {

@@ -13,6 +13,8 @@ use crate::units::Tokens;
 pub struct OutputCounter {
     encoding: Encoding,
     counted: Tokens,
+    /// Bytes of all the text so far.
+    bytes: u64,
     pending: String,
 }
 
@@ -20,12 +22,13 @@ impl OutputCounter {
     /// A count of nothing yet.
     #[must_use]
     pub const fn new(encoding: Encoding) -> Self {
-        Self { encoding, counted: Tokens::ZERO, pending: String::new() }
+        Self { encoding, counted: Tokens::ZERO, bytes: 0, pending: String::new() }
     }
 
     /// Adds a piece of the answer's text. It is not tokenised before [`Self::count`] says so, or there is too much of it:
     /// an answer whose usage upstream reports at its end needs no count of its last words.
     pub fn push(&mut self, text: &str) {
+        self.bytes = self.bytes.saturating_add(text.len() as u64);
         let mut rest = text;
         while self.pending.len() + rest.len() > MOST_BYTES {
             let room = rest.floor_char_boundary(MOST_BYTES.saturating_sub(self.pending.len()));
@@ -42,6 +45,12 @@ impl OutputCounter {
         if self.pending.len() >= ENOUGH_BYTES {
             self.count_most();
         }
+    }
+
+    /// Bytes of all the text so far.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// The tokens of the text that has been tokenised; what is still held is not among them.
