@@ -144,10 +144,10 @@ fn answer_blocking(shared: &Shared, request: &Request<Incoming>) -> Response<Ful
         "/healthz" => text(StatusCode::OK, "ok\n"),
         "/readyz" => match not_ready(shared) {
             None => text(StatusCode::OK, "ready\n"),
-            Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, why),
+            Some(why) => typed(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{why}\n")),
         },
         "/status" => {
-            let body = status::status(&shared.gateway, not_ready(shared));
+            let body = status::status(&shared.gateway, not_ready(shared).as_deref());
             json(StatusCode::OK, &body)
         }
         kernel::STATUS => json(StatusCode::OK, &kernel::status(&shared.gateway.shedder)),
@@ -158,11 +158,12 @@ fn answer_blocking(shared: &Shared, request: &Request<Incoming>) -> Response<Ful
 }
 
 /// Why no calls should be sent here; the listener and a configuration are there since before this side answers.
-fn not_ready(shared: &Shared) -> Option<&'static str> {
+fn not_ready(shared: &Shared) -> Option<String> {
     if shared.gateway.is_leaving() {
-        return Some("shutting down\n");
+        return Some("shutting down".to_owned());
     }
-    (!shared.gateway.has_identity()).then_some("no identity token yet\n")
+    let gateway = &shared.gateway;
+    (!gateway.has_identity()).then(|| format!("no identity token yet: {}", status::identity_problem(gateway)))
 }
 
 fn metrics(shared: &Shared, headers: &HeaderMap) -> Response<Full<Bytes>> {

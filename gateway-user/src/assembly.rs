@@ -4,16 +4,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use azure_core::credentials::TokenCredential;
 use rustls::{ClientConfig, ServerConfig};
 
 use crate::config::{self, Config, ConfigErrors};
 use crate::limits::Clock;
-use crate::metrics::{BackendLabel, Metrics};
+use crate::metrics::{BackendLabel, Metrics, ScopeLabel};
 use crate::tenant::Directory;
 use crate::tls::{self, TlsError};
-use crate::upstream::backend::Backend;
-use crate::upstream::identity::{self, TokenSlot};
+use crate::upstream::backend::{Backend, Gauges};
+use crate::upstream::identity::{self, Credential, IdentityError, TokenSlot};
 
 /// All that a configuration's files hold.
 #[derive(Debug)]
@@ -24,6 +23,8 @@ pub struct Loaded {
     pub directory: Directory,
     /// The certificate.
     pub tls: ServerConfig,
+    /// When the certificate expires, in seconds since 1970-01-01 UTC.
+    pub certificate_expires_at: Option<u64>,
 }
 
 /// Why files make no configuration.
@@ -46,7 +47,8 @@ impl Loaded {
         let config = Config::load(path)?;
         let directory = Directory::load(&config.tenants, &config.tiers)?;
         let tls = tls::server(&config.listen)?;
-        Ok(Self { config, directory, tls })
+        let certificate_expires_at = tls::certificate_expires_at(&config.listen);
+        Ok(Self { config, directory, tls, certificate_expires_at })
     }
 
     /// The files that were read.
@@ -66,7 +68,7 @@ impl Loaded {
 #[derive(Debug)]
 pub struct Backends {
     tls: Arc<ClientConfig>,
-    credential: Option<Arc<dyn TokenCredential>>,
+    credential: Option<Arc<Credential>>,
     slots: BTreeMap<String, Arc<TokenSlot>>,
     made: Vec<(config::Backend, Arc<Backend>)>,
     clock: Clock,
@@ -83,8 +85,8 @@ impl Backends {
         tls: ClientConfig,
         clock: Clock,
         metrics: Arc<Metrics>,
-    ) -> Result<Self, azure_core::Error> {
-        let credential = identity::credential(&config.identity)?;
+    ) -> Result<Self, IdentityError> {
+        let credential = Credential::new(&config.identity)?;
         Ok(Self { tls: Arc::new(tls), credential, slots: BTreeMap::new(), made: Vec::new(), clock, metrics })
     }
 
@@ -96,9 +98,18 @@ impl Backends {
         // What no configuration names any more is forgotten, which ends a token's renewal.
         for (gone, _) in self.made.iter().filter(|(old, _)| made.iter().all(|(new, _)| new.name != old.name))
         {
-            self.metrics.backend_up.remove(&BackendLabel { backend: gone.name.clone() });
+            let label = BackendLabel { backend: gone.name.clone() };
+            self.metrics.backend_up.remove(&label);
+            self.metrics.backend_role_missing.remove(&label);
         }
-        self.slots.retain(|scope, _| config.backends.iter().any(|backend| backend.scope == *scope));
+        let metrics = &self.metrics;
+        self.slots.retain(|scope, _| {
+            let is_used = config.backends.iter().any(|backend| backend.scope == *scope);
+            if !is_used {
+                metrics.forget_scope(&ScopeLabel { scope: scope.clone() });
+            }
+            is_used
+        });
         self.made = made;
         self.made.iter().map(|(_, backend)| Arc::clone(backend)).collect()
     }
@@ -111,8 +122,12 @@ impl Backends {
         // One that it replaces may still have something to say, which must not be taken for this one's.
         let label = BackendLabel { backend: backend.name.clone() };
         self.metrics.backend_up.remove(&label);
-        let up = self.metrics.backend_up.get_or_create(&label).clone();
-        Arc::new(Backend::new(backend, &self.tls, token, self.clock, up))
+        self.metrics.backend_role_missing.remove(&label);
+        let gauges = Gauges {
+            up: self.metrics.backend_up.get_or_create_owned(&label),
+            role_missing: self.metrics.backend_role_missing.get_or_create_owned(&label),
+        };
+        Arc::new(Backend::new(backend, &self.tls, token, self.clock, gauges))
     }
 
     fn slot(&mut self, scope: &str) -> Option<Arc<TokenSlot>> {
@@ -120,14 +135,8 @@ impl Backends {
         if let Some(slot) = self.slots.get(scope) {
             return Some(Arc::clone(slot));
         }
-        let slot = Arc::new(TokenSlot::default());
-        tokio::spawn(identity::keep_fresh(
-            Arc::clone(&slot),
-            Arc::clone(credential),
-            scope.to_owned(),
-            self.clock,
-            Arc::clone(&self.metrics),
-        ));
+        let slot = Arc::new(TokenSlot::new(scope, credential.source(), &self.metrics));
+        tokio::spawn(identity::keep_fresh(Arc::clone(&slot), Arc::clone(credential), self.clock));
         self.slots.insert(scope.to_owned(), Arc::clone(&slot));
         Some(slot)
     }

@@ -5,6 +5,7 @@
 //! all that is wrong with a file at once, each problem with its line and key.
 
 mod backend;
+mod causes;
 mod deployment;
 pub(crate) mod document;
 mod endpoint;
@@ -12,6 +13,7 @@ mod error;
 mod files;
 mod kernel;
 mod listen;
+mod placeholder;
 mod store;
 mod tier;
 pub(crate) mod value;
@@ -33,7 +35,7 @@ pub(crate) use error::nearest;
 pub use backend::{Backend, Identity, IdentitySource};
 pub use deployment::Deployment;
 pub use endpoint::{Endpoint, EndpointError};
-pub use error::{ConfigError, ConfigErrors, Problem};
+pub use error::{ConfigError, ConfigErrors, Position, Problem};
 pub use listen::{Admin, CorsOrigins, ErrorFormat, Listen, Log, LogFormat};
 pub use store::{RedisUrl, Store, StoreLocation, WhenDown};
 pub use tier::{AllowedDeployments, Tier};
@@ -66,6 +68,8 @@ pub struct Config {
     pub tenants: TenantsFile,
     /// What is logged, and how.
     pub log: Log,
+    /// The keys whose value is a placeholder, such as `REPLACE-ME`.
+    pub placeholders: Vec<String>,
 }
 
 impl Config {
@@ -133,6 +137,7 @@ impl Config {
             errors: errors?,
             tenants: tenants?,
             log: log?,
+            placeholders: root.placeholders(),
         };
         config.check_together(root)?;
         Ok(config)

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -46,6 +46,17 @@ pub struct Gateway {
     registry: Mutex<Registry>,
     leaving: AtomicBool,
     shutting_down: AtomicBool,
+    refused: Mutex<Option<RefusedConfig>>,
+    certificate_expires_at: AtomicU64,
+}
+
+/// A changed configuration that was not put to use, while its files stay as they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedConfig {
+    /// When it was read, in seconds since 1970-01-01 UTC.
+    pub since: u64,
+    /// What is wrong with it, a line for each problem.
+    pub problem: String,
 }
 
 /// Where budgets are kept beyond this process's memory.
@@ -167,6 +178,8 @@ impl Gateway {
             registry: Mutex::new(registry),
             leaving: AtomicBool::new(false),
             shutting_down: AtomicBool::new(false),
+            refused: Mutex::default(),
+            certificate_expires_at: AtomicU64::new(0),
         })
     }
 
@@ -212,6 +225,36 @@ impl Gateway {
         }
         self.snapshot.store(Arc::new(next));
         self.metrics.config_generation.inc();
+        *self.refused.lock() = None;
+        self.metrics.config_refused.set(0);
+    }
+
+    /// Takes note that a changed configuration is wrong; the one in use stays.
+    pub fn refuse(&self, problem: &str) {
+        let since = self.clock.now().utc_seconds;
+        *self.refused.lock() = Some(RefusedConfig { since, problem: problem.to_owned() });
+        self.metrics.config_rejected.inc();
+        self.metrics.config_refused.set(1);
+    }
+
+    /// Takes note of when the certificate that callers are shown expires, in seconds since 1970-01-01 UTC.
+    pub fn serves_certificate_until(&self, expires_at: Option<u64>) {
+        self.certificate_expires_at.store(expires_at.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// When the certificate that callers are shown expires, in seconds since 1970-01-01 UTC, where that is known.
+    #[must_use]
+    pub fn certificate_expires_at(&self) -> Option<u64> {
+        match self.certificate_expires_at.load(Ordering::Relaxed) {
+            0 => None,
+            expires_at => Some(expires_at),
+        }
+    }
+
+    /// The configuration that was refused last, where none was put to use since.
+    #[must_use]
+    pub fn refused(&self) -> Option<RefusedConfig> {
+        self.refused.lock().clone()
     }
 
     /// The removed tenants of which nothing has to be kept any more, and who make no calls: what they have used was counted
@@ -248,7 +291,7 @@ impl Gateway {
         self.registry.lock().accounts.get(tenant).map(Arc::clone)
     }
 
-    /// Whether a call could be made at this moment: there is a token for every backend of the best priority.
+    /// Whether a call could be made at this moment: there is a token for one of the backends.
     #[must_use]
     pub fn has_identity(&self) -> bool {
         let now = self.clock.now().utc_seconds;

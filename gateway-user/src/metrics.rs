@@ -25,7 +25,7 @@ use labels::{
 };
 
 pub use cost::CostSeries;
-pub use labels::{BackendLabel, HandshakeResult};
+pub use labels::{BackendLabel, HandshakeResult, ScopeLabel};
 
 /// Every metric that the data path counts on.
 #[derive(Debug)]
@@ -49,12 +49,18 @@ pub struct Metrics {
     pub chunk_delay: Histogram,
     /// Whether a backend is used for calls: 1 or 0.
     pub backend_up: Family<BackendLabel, Gauge>,
+    /// Whether a backend refuses the gateway's identity for want of a role: 1 or 0.
+    pub backend_role_missing: Family<BackendLabel, Gauge>,
     /// When the identity token in use ends, in seconds since 1970-01-01 UTC; 0 without one.
-    pub identity_expiry: Gauge,
+    pub identity_expiry: Family<ScopeLabel, Gauge>,
+    /// Whether the last attempt to get an identity token succeeded: 1 or 0.
+    pub identity_up: Family<ScopeLabel, Gauge>,
     /// How often a configuration was put to use; 1 after start.
     pub config_generation: Gauge,
     /// Configurations that were refused on reload.
     pub config_rejected: Counter,
+    /// Whether the files hold a configuration that was refused: 1 until another is put to use, else 0.
+    pub config_refused: Gauge,
     handshakes: Family<HandshakeLabel, Counter>,
     /// Connections open now.
     pub connections: Gauge,
@@ -159,10 +165,20 @@ impl Metrics {
                 &OWN_TIME,
             ),
             backend_up: registered(to, "gateway_backend_up", "Whether a backend is used for calls"),
+            backend_role_missing: registered(
+                to,
+                "gateway_backend_role_missing",
+                "Whether a backend refuses the gateway's identity for want of a role: 1 or 0",
+            ),
             identity_expiry: registered(
                 to,
                 "gateway_identity_token_expiry_seconds",
                 "When the identity token in use ends, in Unix time",
+            ),
+            identity_up: registered(
+                to,
+                "gateway_identity_up",
+                "Whether the last attempt to get an identity token succeeded: 1 or 0",
             ),
             config_generation: registered(
                 to,
@@ -173,6 +189,11 @@ impl Metrics {
                 to,
                 "gateway_config_rejected",
                 "Configurations that were refused on reload",
+            ),
+            config_refused: registered(
+                to,
+                "gateway_config_refused",
+                "Whether the files hold a configuration that was refused: 1 or 0",
             ),
             handshakes: registered(to, "gateway_tls_handshakes", "TLS handshakes by result"),
             connections: registered(to, "gateway_connections", "Connections open now"),
@@ -281,6 +302,12 @@ impl Metrics {
     /// Counts a stream that the gateway ended.
     pub fn stream_cut(&self, tenant: &TenantName, reason: &'static str) {
         self.streams_cut.get(&TenantReason { tenant: tenant.clone(), reason }).inc();
+    }
+
+    /// Ends the series of a scope that nobody uses any more.
+    pub(crate) fn forget_scope(&self, scope: &ScopeLabel) {
+        self.identity_expiry.remove(scope);
+        self.identity_up.remove(scope);
     }
 
     /// Counts a TLS handshake.

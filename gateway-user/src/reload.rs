@@ -139,6 +139,7 @@ impl Reloader {
         }
         self.seen = fingerprints(&self.files);
         self.tls.store(Arc::new(loaded.tls));
+        self.gateway.serves_certificate_until(loaded.certificate_expires_at);
         if let Err(error) = self.gateway.shedder.reconfigure(loaded.config.kernel.clone()) {
             tracing::warn!(
                 because = kernel::describe(&error),
@@ -150,7 +151,7 @@ impl Reloader {
     }
 
     fn refuse(&self, problem: &str) {
-        self.gateway.metrics.config_rejected.inc();
+        self.gateway.refuse(problem);
         tracing::error!(problem, "the changed configuration is refused; the one in use stays");
     }
 

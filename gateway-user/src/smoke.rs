@@ -7,24 +7,25 @@ mod caller;
 mod error;
 mod events;
 pub mod pace;
+mod trust;
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use http::{HeaderMap, Method, Response};
+use http::{HeaderMap, Method, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
 use crate::config::Endpoint;
 use crate::secret::SubscriptionKey;
-use caller::{ANSWER, Caller, in_time};
+use caller::{ANSWER, Caller, in_time, speaks_tls};
 use events::{Event, Events};
 use pace::Pace;
 
 pub use error::SmokeError;
 pub use events::Usage;
+pub use trust::Trust;
 
 /// Which gateway is put to the proof, and how it is called.
 #[derive(Debug, Clone)]
@@ -35,8 +36,8 @@ pub struct Subject {
     pub key: SubscriptionKey,
     /// A deployment for chat completions; by default the tenant's first one that answers them.
     pub deployment: Option<String>,
-    /// Authorities to trust beside the system's, in PEM.
-    pub authorities: Option<PathBuf>,
+    /// Whose certificate it may have.
+    pub trust: Trust,
 }
 
 /// What happens during the proof, as it happens.
@@ -81,10 +82,27 @@ pub enum Step<'a> {
 /// When there is no answer to judge, or `show` fails.
 pub async fn prove(
     subject: Subject,
+    show: impl FnMut(Step<'_>) -> std::io::Result<()>,
+) -> Result<Pace, SmokeError> {
+    let endpoint = subject.endpoint.clone();
+    let result = prove_on(subject, show).await;
+    let is_unintelligible = match &result {
+        Err(SmokeError::Http(_)) => true,
+        Err(SmokeError::Refused { status, .. }) => *status == StatusCode::BAD_REQUEST,
+        _ => false,
+    };
+    if is_unintelligible && !endpoint.tls() && speaks_tls(&endpoint).await {
+        return Err(SmokeError::PlainToTls { authority: endpoint.authority().to_string() });
+    }
+    result
+}
+
+async fn prove_on(
+    subject: Subject,
     mut show: impl FnMut(Step<'_>) -> std::io::Result<()>,
 ) -> Result<Pace, SmokeError> {
-    let Subject { endpoint, key, deployment, authorities } = subject;
-    let mut caller = Caller::connect(endpoint, &key, authorities.as_deref()).await?;
+    let Subject { endpoint, key, deployment, trust } = subject;
+    let mut caller = Caller::connect(endpoint, &key, &trust).await?;
     let deployment = match deployment {
         Some(deployment) => {
             plain(&mut caller, &deployment, &mut show).await?;

@@ -1,5 +1,7 @@
 //! TLS on both sides, by rustls with one crypto provider.
 
+pub mod explain;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,7 +20,7 @@ const KEPT_SESSIONS: usize = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file is missing, unreadable or not PEM.
-    #[error("{}: {source}", path.display())]
+    #[error("{} {}", path.display(), explain::pem(source))]
     File {
         /// Which file.
         path: PathBuf,
@@ -26,10 +28,10 @@ pub enum TlsError {
         source: rustls_pki_types::pem::Error,
     },
     /// A file has no certificate in it.
-    #[error("{}: holds no certificate (expected PEM with BEGIN CERTIFICATE)", .0.display())]
+    #[error("{} holds no certificate in PEM", .0.display())]
     NoCertificate(PathBuf),
     /// Certificate and key do not fit each other, or are of a kind that is not supported.
-    #[error("{} and {}: {source}", certificate.display(), private_key.display())]
+    #[error("{} and {}: {}", certificate.display(), private_key.display(), explain::tls(source))]
     Pair {
         /// The chain.
         certificate: PathBuf,
@@ -47,7 +49,7 @@ pub enum TlsError {
         source: rustls::server::VerifierBuilderError,
     },
     /// The library does not start.
-    #[error("TLS cannot start: {0}")]
+    #[error("TLS cannot start: {}", explain::tls(.0))]
     Library(#[from] rustls::Error),
     /// The system trusts nobody, so that no backend could be verified.
     #[error("this system has no root certificates; install ca-certificates or set SSL_CERT_FILE")]
@@ -93,19 +95,7 @@ pub fn server(listen: &Listen) -> Result<ServerConfig, TlsError> {
 /// # Errors
 /// When the system trusts nobody.
 pub fn client() -> Result<ClientConfig, TlsError> {
-    client_trusting(None)
-}
-
-/// As [`client`], trusting also the authorities in the PEM file `authorities`.
-///
-/// # Errors
-/// When the file is missing or holds no certificate, or nobody is trusted.
-pub(crate) fn client_trusting(authorities: Option<&Path>) -> Result<ClientConfig, TlsError> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if let Some(path) = authorities {
-        roots.add_parsable_certificates(certificates(path)?);
-    }
+    let roots = system_roots();
     if roots.is_empty() {
         return Err(TlsError::NoRoots);
     }
@@ -117,7 +107,34 @@ pub(crate) fn client_trusting(authorities: Option<&Path>) -> Result<ClientConfig
     Ok(config)
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+/// The authorities that this system trusts.
+pub(crate) fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots
+}
+
+/// When the certificate that callers are shown expires, in seconds since 1970-01-01 UTC; `None` where its file cannot be
+/// read.
+#[must_use]
+pub fn certificate_expires_at(listen: &Listen) -> Option<u64> {
+    expires_at(&certificates(&listen.certificate).ok()?)
+}
+
+/// When the first certificate of a chain, the server's own, expires: its `notAfter` (RFC 5280, 4.1.2.5) in seconds since
+/// 1970-01-01 UTC. `None` where there is none, or it cannot be read.
+#[must_use]
+pub fn expires_at(chain: &[CertificateDer<'_>]) -> Option<u64> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(chain.first()?).ok()?;
+    // One that ended before 1970 has ended.
+    Some(u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or_default())
+}
+
+/// The certificates in a PEM file; at least one.
+///
+/// # Errors
+/// When the file is missing, not PEM or without a certificate.
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let file = |source| TlsError::File { path: path.to_owned(), source };
     let certificates: Vec<_> =
         CertificateDer::pem_file_iter(path).map_err(file)?.collect::<Result<_, _>>().map_err(file)?;
@@ -125,4 +142,19 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
         return Err(TlsError::NoCertificate(path.to_owned()));
     }
     Ok(certificates)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_expires_when_it_says() {
+        let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(2031, 2, 3);
+        let certificate = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        assert_eq!(expires_at(&[certificate.der().clone()]), Some(1_927_843_200));
+        assert_eq!(expires_at(&[CertificateDer::from_slice(b"no certificate")]), None);
+        assert_eq!(expires_at(&[]), None);
+    }
 }

@@ -1,5 +1,6 @@
 //! The way to Azure OpenAI: backends, connections kept open to them, and the identity that calls are made under.
 
+pub mod access;
 pub mod backend;
 mod breaker;
 pub mod choice;

@@ -54,6 +54,9 @@ impl Gateway {
         Command::new(env!("CARGO_BIN_EXE_aoai-gateway"))
             .args(line.split(' '))
             .env("AOAI_GATEWAY_CONFIG", self.config())
+            .env_remove("AZURE_TENANT_ID")
+            .env_remove("AZURE_CLIENT_ID")
+            .env_remove("AZURE_FEDERATED_TOKEN_FILE")
             .output()
             .unwrap()
     }
@@ -137,7 +140,7 @@ fn a_check_of_what_is_wrong_names_file_line_and_key_and_exits_with_2() {
         gateway.failure("check"),
         (
             2,
-            "gateway.toml:17: tiers.default.tokens_per_minit: unknown key `tokens_per_minit` in \
+            "gateway.toml:17:1: tiers.default.tokens_per_minit: unknown key `tokens_per_minit` in \
              [tiers.default]; did you mean `tokens_per_minute`?\n"
                 .to_owned()
         )
@@ -152,8 +155,60 @@ fn a_check_looks_at_certificates_and_tenants_in_one_go() {
     assert_eq!(code, 2);
     let lines: Vec<_> = problems.lines().collect();
     assert_eq!(lines.len(), 2, "{problems}");
-    assert!(lines[0].starts_with("gateway.toml:3: listen.private_key: tls.key cannot be read"), "{problems}");
+    assert!(
+        lines[0].starts_with("gateway.toml:3:1: listen.private_key: tls.key cannot be read"),
+        "{problems}"
+    );
     assert_eq!(lines[1], "tenants.toml: does not exist; `aoai-gateway tenant add NAME` writes it");
+}
+
+#[test]
+fn a_check_warns_of_a_certificate_that_expires_and_of_what_was_left_in_a_template() {
+    let gateway = Gateway::new();
+    gateway.answer("tenant add acme");
+    gateway.configure(&CONFIG.replace("https://x.", "https://REPLACE-ME."));
+    for (year, expected) in [(2020, "expired "), (4096, "")] {
+        let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        let key = rcgen::KeyPair::generate().unwrap();
+        fs::write(gateway.folder.path().join("tls.crt"), params.self_signed(&key).unwrap().pem()).unwrap();
+        fs::write(gateway.folder.path().join("tls.key"), key.serialize_pem()).unwrap();
+        let answer = gateway.answer("check");
+        assert!(answer.contains("warning: backends[0].endpoint: holds a placeholder"), "{answer}");
+        let warns = answer.contains("warning: listen.certificate: ");
+        assert_eq!(warns, !expected.is_empty(), "{answer}");
+        assert!(answer.contains(expected) && answer.ends_with("1 tenant\n"), "{answer}");
+    }
+}
+
+#[test]
+fn a_check_tells_whose_key_it_is_not() {
+    let gateway = Gateway::new();
+    gateway.answer("tenant add acme");
+    let other = rcgen::KeyPair::generate().unwrap();
+    fs::write(gateway.folder.path().join("tls.key"), other.serialize_pem()).unwrap();
+    let (code, problems) = gateway.failure("check");
+    assert_eq!(code, 2);
+    assert!(problems.starts_with("gateway.toml:3:1: listen.private_key: "), "{problems}");
+    assert!(problems.contains("the private key belongs to another certificate"), "{problems}");
+    assert!(!problems.contains("KeyMismatch"), "{problems}");
+    // Without `check` the same is told at the start.
+    let (code, problem) = gateway.failure("serve");
+    assert_eq!(code, 2);
+    assert!(problem.contains("the private key belongs to another certificate"), "{problem}");
+}
+
+#[test]
+fn an_identity_without_its_variables_names_them() {
+    let gateway = Gateway::new();
+    gateway.answer("tenant add acme");
+    gateway.configure(&format!(
+        "{CONFIG}[identity]\nsource = \"workload\"\n[kernel]\nmode = \"off\"\n[admin]\naddress = \"127.0.0.1:0\"\n"
+    ).replace("[listen]", "[listen]\naddress = \"127.0.0.1:0\""));
+    let (code, log) = gateway.failure("serve");
+    assert_eq!(code, 1, "{log}");
+    assert!(log.contains("identity: the source is a workload identity"), "{log}");
+    assert!(log.contains("AZURE_TENANT_ID") && log.contains("azure-workload-identity webhook"), "{log}");
 }
 
 #[test]

@@ -4,8 +4,9 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::float_cmp,
     clippy::print_stdout,
-    reason = "tests unwrap, and so do their helpers; the child prints to its parent"
+    reason = "tests unwrap, and so do their helpers; the child prints to its parent; gauges are whole numbers"
 )]
 
 use std::process::Command;
@@ -14,9 +15,12 @@ use std::time::Duration;
 use azure_core::credentials::TokenCredential;
 use azure_identity::{ManagedIdentityCredential, WorkloadIdentityCredential};
 use bytes::Bytes;
-use gateway_tests::harness::{Client, Reply};
-use gateway_tests::simulator::{AUDIENCE, IDENTITY_HEADER, IdentityFault, Options, Simulator};
+use gateway_tests::harness::{Client, Config, Reply, Scene, Site, Unheard, chat, user_says};
+use gateway_tests::simulator::{
+    AUDIENCE, Behaviour, Fault, IDENTITY_HEADER, IdentityFault, Options, Simulator,
+};
 use http::{Request, StatusCode};
+use serde_json::Value;
 
 const SCOPE: &str = "https://cognitiveservices.azure.com/.default";
 
@@ -129,4 +133,130 @@ async fn token_endpoints_fail_when_told_to() {
     azure.set_identity_fault(Some(IdentityFault::Slow(Duration::from_millis(1))));
     assert_eq!(ask_instance_metadata(&azure, "true").await.status, 200);
     assert_eq!((azure.tokens_asked(), azure.tokens_issued()), (2, 1));
+}
+
+/// What `/status` says of the only scope.
+async fn identity(scene: &Scene) -> Value {
+    scene.gateway.admin_page("/status").await.unwrap().json().unwrap()["identity"][0].clone()
+}
+
+/// What `/status` says of the only backend.
+async fn backend(scene: &Scene) -> Value {
+    scene.gateway.admin_page("/status").await.unwrap().json().unwrap()["backends"][0].clone()
+}
+
+fn site(azure: &Simulator, more: &str) -> Site {
+    let config = Config::for_simulator(azure).unwrap().with("[tiers.free]\n").unwrap();
+    Site::new(azure, &config.with(more).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_not_there_is_told_at_the_first_failure() {
+    let azure = Simulator::start(Options::default()).unwrap();
+    let unheard = Unheard::new().unwrap();
+    let mut site = site(&azure, "[identity]\nsource = \"auto\"\n");
+    site.set_environment("IDENTITY_ENDPOINT", format!("http://{}/msi/token", unheard.address()));
+    let scene = Scene::in_site(azure, site).unwrap();
+
+    let chosen = scene.gateway.log().wait_for("source of identity tokens").unwrap();
+    assert_eq!(chosen["source"], "managed");
+    assert!(chosen["because"].as_str().unwrap().ends_with("IDENTITY_ENDPOINT is"), "{chosen}");
+    let warning = scene.gateway.log().wait_for("no identity token").unwrap();
+    let reason = warning["reason"].as_str().unwrap();
+    assert!(reason.starts_with("the endpoint that IDENTITY_ENDPOINT names cannot be reached"), "{reason}");
+    assert!(reason.contains("Connection refused"), "{reason}");
+    assert_eq!(warning["level"], "WARN");
+
+    let told = identity(&scene).await;
+    assert_eq!((&told["up"], &told["reason"]), (&Value::from(false), &Value::from(reason)));
+    assert_eq!((&told["scope"], &told["source"]), (&Value::from(SCOPE), &Value::from("managed")));
+    assert_eq!(told["expiresAt"], Value::Null);
+    let ready = scene.gateway.admin_page("/readyz").await.unwrap();
+    assert_eq!(
+        (ready.status.as_u16(), ready.text().unwrap()),
+        (503, &*format!("no identity token yet: {reason}\n"))
+    );
+    assert_eq!(scene.gateway.metric("gateway_identity_up", &[("scope", SCOPE)]).await.unwrap(), 0.0);
+}
+
+#[tokio::test]
+async fn a_failure_that_ends_is_told_too() {
+    let azure = Simulator::start(Options::default()).unwrap();
+    azure.set_identity_fault(Some(IdentityFault::Status(StatusCode::BAD_REQUEST)));
+    let site = site(&azure, "[identity]\nclient_id = \"11-22\"\n");
+    let scene = Scene::in_site(azure, site).unwrap();
+    let warning = scene.gateway.log().wait_for("no identity token").unwrap();
+    let reason = warning["reason"].as_str().unwrap();
+    assert!(reason.contains("client ID 11-22 (simulated failure): assign that identity"), "{reason}");
+
+    scene.azure.set_identity_fault(None);
+    scene.ready().await.unwrap();
+    let recovered = scene.gateway.log().wait_for("identity tokens can be had again").unwrap();
+    assert_eq!(recovered["level"], "INFO");
+    let told = identity(&scene).await;
+    assert_eq!((&told["up"], &told["reason"]), (&Value::from(true), &Value::Null));
+    assert!(told["expiresAt"].as_str().unwrap().ends_with('Z'), "{told}");
+    let metrics = scene.gateway.metrics().await.unwrap();
+    assert_eq!(metrics.sum("gateway_identity_up", &[("scope", SCOPE)]), 1.0);
+    assert!(metrics.sum("gateway_identity_token_expiry_seconds", &[("scope", SCOPE)]) > 1e9);
+}
+
+#[test]
+fn a_machine_outside_azure_is_told_what_it_lacks() {
+    let azure = Simulator::start(Options::default()).unwrap();
+    let mut site = site(&azure, "[identity]\nsource = \"auto\"\n");
+    site.use_instance_metadata();
+    site.set_environment("KUBERNETES_SERVICE_HOST", "10.0.0.1");
+    site.add_tenant("acme", None).unwrap();
+    let mut nowhere = Command::new("unshare");
+    let user =
+        if rustix::process::geteuid().is_root() { ["-n"].as_slice() } else { ["-U", "-r", "-n"].as_slice() };
+    nowhere.args(user).args(["sh", "-c", "ip link set lo up && exec \"$@\"", "sh"]);
+    let gateway = site.start_under(nowhere).unwrap();
+    let warning = gateway.log().wait_for("no identity token").unwrap();
+    let reason = warning["reason"].as_str().unwrap();
+    assert!(
+        reason.starts_with("instance metadata (169.254.169.254) cannot be reached (Network is unreachable"),
+        "{reason}"
+    );
+    assert!(reason.contains("this node has no managed identity endpoint"), "{reason}");
+    assert!(
+        reason.contains("AZURE_FEDERATED_TOKEN_FILE is not set: the azure-workload-identity webhook"),
+        "{reason}"
+    );
+}
+
+#[tokio::test]
+async fn a_role_that_is_missing_is_told_once_with_the_remedy() {
+    let scene = Scene::start("").await.unwrap();
+    let status = async || {
+        scene.gateway.call(chat("chat", &scene.acme.primary, &user_says("hi")).unwrap()).await.unwrap().status
+    };
+    let missing = async || {
+        scene.gateway.metric("gateway_backend_role_missing", &[("backend", "simulator")]).await.unwrap()
+    };
+    assert_eq!((&backend(&scene).await["role"], missing().await), (&Value::Null, 0.0));
+    assert_eq!(status().await, 200);
+    assert_eq!((&backend(&scene).await["role"], missing().await), (&Value::from("present"), 0.0));
+
+    scene.azure.behave(Behaviour { fault: Some(Fault::MissingRole), ..Behaviour::default() });
+    assert_eq!((status().await, status().await), (StatusCode::UNAUTHORIZED, StatusCode::UNAUTHORIZED));
+    let told = backend(&scene).await;
+    assert_eq!((&told["role"], missing().await), (&Value::from("missing"), 1.0));
+    let reason = told["refused"]["reason"].as_str().unwrap();
+    assert!(
+        reason.starts_with("the gateway's identity has no role on the account: assign `Cognitive"),
+        "{reason}"
+    );
+    assert!(reason.contains("lacks the required data action"), "{reason}");
+
+    scene.azure.behave(Behaviour::default());
+    assert_eq!(status().await, 200);
+    let told = backend(&scene).await;
+    assert_eq!((&told["role"], &told["refused"]), (&Value::from("present"), &Value::Null));
+    assert_eq!(missing().await, 0.0);
+    scene.gateway.log().wait_for("the backend takes the gateway's identity again").unwrap();
+    let lines = scene.gateway.log().events();
+    let lines = lines.iter().filter(|event| event["message"] == "the backend refuses the gateway");
+    assert_eq!(lines.map(|event| event["reason"].as_str()).collect::<Vec<_>>(), [Some(reason)]);
 }

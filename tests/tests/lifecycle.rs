@@ -54,7 +54,8 @@ async fn it_is_ready_once_it_has_a_token() {
     let scene = Scene::of(azure, &config).unwrap();
     assert_eq!(scene.gateway.admin_page("/healthz").await.unwrap().status, 200);
     let reply = scene.gateway.admin_page("/readyz").await.unwrap();
-    assert_eq!((reply.status.as_u16(), reply.text().unwrap()), (503, "no identity token yet\n"));
+    assert_eq!(reply.status, 503);
+    assert!(reply.text().unwrap().starts_with("no identity token yet: "), "{:?}", reply.body);
     assert_eq!(status_with(&scene, &scene.acme.primary).await, 503);
     scene.azure.set_identity_fault(None);
     scene.ready().await.unwrap();
@@ -144,10 +145,10 @@ async fn a_changed_configuration_is_used_and_a_bad_one_is_refused() {
     assert_eq!(scene.gateway.call(extra.clone()).await.unwrap().status, 200);
     open.next().await.unwrap().unwrap();
     let now = generation(&scene).await;
-    for bad in [
-        "[tiers.default]\ncalls_per_minutes = 1\n",
-        "[backends]\n",
-        "[listen]\ncertificate = \"nowhere.crt\"\n",
+    for (bad, named) in [
+        ("[tiers.default]\ncalls_per_minutes = 1\n", "calls_per_minutes"),
+        ("[backends]\n", "backends"),
+        ("[listen]\ncertificate = \"nowhere.crt\"\n", "nowhere.crt"),
     ] {
         let refused = scene.gateway.metric("gateway_config_rejected_total", &[]).await.unwrap();
         scene.gateway.site().configure(&base.clone().with(bad).unwrap()).unwrap();
@@ -158,6 +159,11 @@ async fn a_changed_configuration_is_used_and_a_bad_one_is_refused() {
         .unwrap();
         assert_eq!(generation(&scene).await, now);
         assert_eq!(scene.gateway.call(extra.clone()).await.unwrap().status, 200, "the old one stays");
+        assert_eq!(scene.gateway.metric("gateway_config_refused", &[]).await.unwrap(), 1.0);
+        let status = scene.gateway.admin_page("/status").await.unwrap().json().unwrap();
+        let refused = &status["config"]["refused"];
+        assert!(refused["since"].as_str().unwrap().ends_with('Z'), "{refused}");
+        assert!(refused["problem"].as_str().unwrap().contains(named), "{refused}");
     }
     wait_until("the log says what is wrong", async || scene.gateway.log().contains("calls_per_minutes"))
         .await
@@ -167,6 +173,12 @@ async fn a_changed_configuration_is_used_and_a_bad_one_is_refused() {
     open.next().await.unwrap().unwrap();
     scene.gateway.site().configure(&base).unwrap();
     wait_until("a good one is used again", async || generation(&scene).await > now).await.unwrap();
+    assert_eq!(scene.gateway.metric("gateway_config_refused", &[]).await.unwrap(), 0.0);
+    let status = scene.gateway.admin_page("/status").await.unwrap().json().unwrap();
+    assert_eq!(status["config"]["refused"], Value::Null);
+    assert!(status["certificate"]["expiresAt"].as_str().unwrap().ends_with('Z'), "{}", status["certificate"]);
+    assert_eq!(status["certificate"]["warning"], Value::Null);
+    assert_eq!(status["config"]["generation"].as_f64().unwrap(), generation(&scene).await);
     assert_eq!(scene.gateway.call(extra).await.unwrap().status, 404);
     open.next().await.unwrap().unwrap();
 }

@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 
 /// A gateway, its tenant's keys, and a simulator that gives `tokens` tokens, one every 20 ms.
 async fn start(tokens: u64, configuration: &str) -> (Simulator, Gateway, Keys) {
@@ -146,6 +147,73 @@ async fn what_stands_in_the_way_is_named() {
     assert_eq!(code, Some(4), "{error}");
     assert!(error.contains("the key is not accepted") && error.contains("401"), "{error}");
     assert!(!error.contains(&key), "{error}");
+}
+
+/// A certificate as `openssl req -x509` makes it: self-signed, and an authority's.
+fn self_signed() -> (String, String) {
+    let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+}
+
+#[tokio::test]
+async fn a_self_signed_certificate_is_trusted_where_it_is_named() {
+    let behaviour = Behaviour { tokens: 5, ..Behaviour::default() };
+    let azure = Simulator::start(Options { behaviour, ..Options::default() }).unwrap();
+    let site = Site::new(&azure, &Config::for_simulator(&azure).unwrap()).unwrap();
+    let keys = site.add_tenant("acme", None).unwrap();
+    let (certificate, private_key) = self_signed();
+    std::fs::write(site.path().join("tls/tls.crt"), &certificate).unwrap();
+    std::fs::write(site.path().join("tls/tls.key"), private_key).unwrap();
+    std::fs::write(site.path().join("other.crt"), self_signed().0).unwrap();
+    let gateway = site.start().unwrap();
+    gateway.ready().await.unwrap();
+
+    let named = ["--ca", "tls/tls.crt", "--deployment", "chat"];
+    let output = smoke(gateway.site(), gateway.address(), &keys.primary, &named).await;
+    assert!(
+        stdout(&output).starts_with("plain     chat answered"),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+
+    let other = smoke(gateway.site(), gateway.address(), &keys.primary, &["--ca", "other.crt"]).await;
+    let (code, error) = failure(&other);
+    assert_eq!(code, Some(4), "{error}");
+    assert!(error.contains("the certificate is not trusted"), "{error}");
+    assert!(!error.contains("CaUsedAsEndEntity") && !error.contains("Error("), "{error}");
+
+    let anyone = ["--insecure", "--deployment", "chat"];
+    let output = smoke(gateway.site(), gateway.address(), &keys.primary, &anyone).await;
+    assert!(stdout(&output).starts_with("plain     chat answered"), "{}", stdout(&output));
+    let warning = String::from_utf8_lossy(&output.stderr);
+    assert!(warning.contains("warning: --insecure: the certificate is not verified"), "{warning}");
+}
+
+#[tokio::test]
+async fn an_url_is_taken_as_sdks_are_given_it_and_a_wrong_scheme_is_told() {
+    let (_azure, gateway, keys) = start(5, "").await;
+    let run = async |url: String| {
+        let mut command = gateway.site().command(&["smoke", "--url", &url]).unwrap();
+        command.env("AOAI_GATEWAY_KEY", &keys.primary).args(TRUSTING);
+        tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap()
+    };
+    for path in ["/openai", "/openai/", "/openai/v1", "/openai/v1/", "/openai/deployments/chat"] {
+        let output = run(format!("https://{}{path}", gateway.address())).await;
+        let shown = stdout(&output);
+        assert!(
+            shown.starts_with("plain     chat answered"),
+            "{path}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    let plain = run(format!("http://{}", gateway.address())).await;
+    let (code, error) = failure(&plain);
+    assert_eq!(code, Some(4), "{error}");
+    let expected =
+        format!("error: {}: that port speaks TLS; the URL begins with https://\n", gateway.address());
+    assert_eq!(error, expected);
 }
 
 #[tokio::test]

@@ -26,7 +26,8 @@ fn check(text: &str, errors: &ConfigErrors) {
     assert!(!errors.errors().is_empty(), "refused without a reason");
     let lines = text.split('\n').count();
     for error in errors.errors() {
-        assert!(error.line.is_none_or(|line| (1..=lines).contains(&line)), "{error:?} in {lines} lines");
+        let is_there = error.position.is_none_or(|at| (1..=lines).contains(&at.line) && at.column >= 1);
+        assert!(is_there, "{error:?} in {lines} lines");
     }
     let shown = errors.to_string();
     assert!(!shown.contains(": \n") && !shown.ends_with(": "), "{shown:?}");

@@ -1,12 +1,15 @@
-//! `aoai-gateway check`: all that is wrong with the configuration, before anything is started with it.
+//! `aoai-gateway check`: all that is wrong with the configuration, and what is worth a look, before anything is started
+//! with it.
 
 use std::io::Write;
 
 use clap::Args;
 
 use super::{ConfigArg, Failure};
-use crate::config::Config;
+use crate::config::{Config, Warning};
+use crate::limits::Clock;
 use crate::tenant::Directory;
+use crate::tls;
 
 /// What to check.
 #[derive(Debug, Args)]
@@ -27,7 +30,8 @@ pub(super) fn run(args: &CheckArgs, out: &mut impl Write) -> Result<(), Failure>
         },
     };
     let directory = Directory::load(&config.tenants, &config.tiers).map_err(|wrong| errors.push(wrong));
-    for warning in config.warnings() {
+    let expiring = certificate_warning(&config);
+    for warning in config.warnings().into_iter().chain(expiring) {
         writeln!(out, "{}: warning: {warning}", path.display())?;
     }
     match directory {
@@ -42,6 +46,12 @@ pub(super) fn run(args: &CheckArgs, out: &mut impl Write) -> Result<(), Failure>
         }
         Ok(_) | Err(()) => Err(Failure::Config(errors)),
     }
+}
+
+/// What is worth a look, at this moment, in the certificate that a configuration names.
+pub(super) fn certificate_warning(config: &Config) -> Option<Warning> {
+    let now = Clock::start().now().utc_seconds;
+    config.certificate_warning(tls::certificate_expires_at(&config.listen)?, now)
 }
 
 fn counted(count: usize, noun: &str) -> String {

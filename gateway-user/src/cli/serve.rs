@@ -13,7 +13,7 @@ use clap::Args;
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::ConfigArg;
+use super::{ConfigArg, check};
 use crate::admin::Admin;
 use crate::assembly::{Backends, LoadError, Loaded};
 use crate::config::{Config, StoreLocation};
@@ -26,6 +26,7 @@ use crate::reload::{Reloader, WatchError};
 use crate::serve::{self, ServeError, Server, Tls, descriptors};
 use crate::store::{Store, StoreError, Writer};
 use crate::tls::TlsError;
+use crate::upstream::identity::IdentityError;
 use crate::{admin, logging, tls, tokens};
 
 /// What `serve` is told.
@@ -44,7 +45,7 @@ enum StartError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error("identity: {0}")]
-    Identity(#[from] azure_core::Error),
+    Identity(#[from] IdentityError),
     #[error(transparent)]
     Fleet(#[from] fleet::OpenError),
     #[error(transparent)]
@@ -88,7 +89,8 @@ fn start(args: &ServeArgs) -> Result<(), StartError> {
     let loaded = Loaded::read(path)?;
     // The first to be started is the last to be dropped: it writes what is still to be written.
     let mut log = logging::start(loaded.config.log);
-    for warning in loaded.config.warnings() {
+    let expiring = check::certificate_warning(&loaded.config);
+    for warning in loaded.config.warnings().into_iter().chain(expiring) {
         tracing::warn!(problem = %warning, "configuration");
     }
     let doors = Doors::open(&loaded)?;
@@ -124,7 +126,7 @@ async fn serve(args: &ServeArgs, loaded: Loaded, doors: Doors) -> Result<(), Sta
     let Doors { listener, admin, shedder } = doors;
     let path = &args.config.path;
     let files = loaded.files(path);
-    let Loaded { config, directory, tls } = loaded;
+    let Loaded { config, directory, tls, certificate_expires_at } = loaded;
     let (listen, admin_address) = (config.listen.clone(), config.admin.address);
     let shedding = shedder.is_attached();
     let clock = Clock::start();
@@ -133,6 +135,7 @@ async fn serve(args: &ServeArgs, loaded: Loaded, doors: Doors) -> Result<(), Sta
     let prepared = backends.of(&config);
     let keeping = keeping(&config, clock, &metrics, &mut registry)?;
     let gateway = Gateway::new(clock, metrics, keeping, Arc::clone(&shedder), config, directory, prepared);
+    gateway.serves_certificate_until(certificate_expires_at);
     let writer = gateway.store.as_ref().map(|store| Writer::start(store, &gateway)).transpose()?;
     if let Some(fleet) = &gateway.fleet {
         registry.register_collector(Box::new(fleet::Leases::new(&gateway)));

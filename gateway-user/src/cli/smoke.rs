@@ -13,13 +13,14 @@ use http::HeaderMap;
 use crate::config::Endpoint;
 use crate::secret::{MalformedKey, SubscriptionKey};
 use crate::smoke::pace::{FEWEST_CHUNKS, Pace, SHORTEST_ANSWER, Verdict};
-use crate::smoke::{self, SmokeError, Step, Subject, Usage};
+use crate::smoke::{self, SmokeError, Step, Subject, Trust, Usage};
 
 /// Which gateway to try.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct SmokeArgs {
-    /// Where the gateway is, such as `https://gateway.example:8443`
+    /// Where the gateway is, such as `https://gateway.example:8443`; a path of the API at its end (`/openai`, `/openai/v1`) is
+    /// left out
     #[arg(long)]
     pub url: String,
     /// A tenant's key
@@ -28,9 +29,13 @@ pub struct SmokeArgs {
     /// A deployment for chat completions that the tenant may call; by default its first one that answers them
     #[arg(long)]
     pub deployment: Option<String>,
-    /// Trust the authorities in this PEM file beside the system's
+    /// Trust the authorities in this PEM file beside the system's, and its certificates themselves, such as a self-signed
+    /// one that `openssl req -x509` made
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
+    /// Take any certificate: whoever answers gets the key
+    #[arg(long, conflicts_with = "ca")]
+    pub insecure: bool,
 }
 
 /// What was given as a key. It is judged later, because a wrong argument is shown, and no key ever is.
@@ -55,10 +60,24 @@ pub fn run(args: SmokeArgs) -> ExitCode {
 }
 
 fn prove(args: SmokeArgs, screen: &mut Screen) -> Result<Pace, SmokeError> {
-    let SmokeArgs { url, key, deployment, ca } = args;
-    let subject = Subject { endpoint: Endpoint::parse(&url)?, key: key.0?, deployment, authorities: ca };
+    let SmokeArgs { url, key, deployment, ca, insecure } = args;
+    let mut endpoint = Endpoint::parse(&url)?;
+    // SDKs are given the URL with it.
+    if let Some(without) = endpoint.without_api_path() {
+        endpoint = Endpoint::parse(&without)?;
+    }
+    let trust = if insecure { Trust::Anyone } else { Trust::Verified(ca) };
+    let subject = Subject { endpoint, key: key.0?, deployment, trust };
+    if insecure {
+        warn_insecure();
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(smoke::prove(subject, |step| screen.step(&step)))
+}
+
+#[expect(clippy::print_stderr, reason = "where warnings of commands are shown")]
+fn warn_insecure() {
+    eprintln!("warning: --insecure: the certificate is not verified, and whoever answers gets the key");
 }
 
 #[expect(clippy::print_stderr, reason = "where failures of commands are shown")]

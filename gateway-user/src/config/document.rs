@@ -1,4 +1,4 @@
-//! A TOML file being read: every key asked for by name, everything wrong noted with its line.
+//! A TOML file being read: every key asked for by name, everything wrong noted with its line and column.
 //!
 //! Deserialising into structs would stop at the first error and know no more of it than a message. Here a part's reader
 //! asks its [`Section`] for one key after the other and goes on after each problem; keys that nobody asked for are
@@ -11,7 +11,8 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-use super::error::{ConfigError, ConfigErrors, Problem, nearest};
+use super::error::{ConfigError, ConfigErrors, Position, Problem, nearest};
+use super::placeholder;
 
 /// Proof that a problem was noted.
 #[derive(Debug, Clone, Copy)]
@@ -29,7 +30,8 @@ pub(crate) fn read<T>(
     let problems = Problems { text, found: RefCell::default() };
     let (root, syntax) = DeTable::parse_recoverable(text);
     for error in &syntax {
-        problems.note(error.span(), String::new(), Problem::Syntax(error.message().to_owned()));
+        let key = error.span().map(|span| key_at(text, span.start)).unwrap_or_default();
+        problems.note(error.span(), key, Problem::Syntax(error.message().to_owned()));
     }
     if !syntax.is_empty() {
         // What cannot be parsed would only be reported as missing once more.
@@ -51,8 +53,8 @@ struct Problems<'d> {
 
 impl Problems<'_> {
     fn note(&self, span: Option<Range<usize>>, key: String, problem: Problem) -> Reported {
-        let line = span.map(|span| line(self.text, span.start));
-        self.found.borrow_mut().push(ConfigError { line, key, problem });
+        let position = span.map(|span| Position::of(self.text, span.start));
+        self.found.borrow_mut().push(ConfigError { position, key, problem });
         Reported(())
     }
 }
@@ -260,6 +262,15 @@ impl<'d> Section<'d> {
         Self::read(Place { name, span: Some(span) }, Some(table), self.problems, read)
     }
 
+    /// The keys, with their sections, whose text still has to be replaced by whoever fills the file in.
+    pub(crate) fn placeholders(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for (key, value) in self.table.into_iter().flatten() {
+            placeholder::find(value.get_ref(), joined(&self.place.name, key.get_ref()), &mut found);
+        }
+        found
+    }
+
     /// Notes a problem with this section itself.
     pub(crate) fn report(&self, problem: Problem) -> Reported {
         self.problems.note(self.place.span.clone(), self.place.name.clone(), problem)
@@ -294,18 +305,43 @@ impl<'d> Section<'d> {
     }
 }
 
-fn joined(path: &str, key: &str) -> String {
+pub(super) fn joined(path: &str, key: &str) -> String {
     if path.is_empty() { quoted(key) } else { format!("{path}.{}", quoted(key)) }
 }
 
 /// A key as TOML has it: bare where it can be.
-fn quoted(key: &str) -> String {
+pub(super) fn quoted(key: &str) -> String {
     let bare = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
     if bare { key.to_owned() } else { format!("{key:?}") }
 }
 
-/// The line, from 1, of the byte at `offset`.
-fn line(text: &str, offset: usize) -> usize {
-    let before = text.as_bytes().get(..offset).unwrap_or(text.as_bytes());
-    memchr::memchr_iter(b'\n', before).count() + 1
+/// The key in whose line or value a syntax error at `offset` is, with its section as it is written: what cannot be parsed has
+/// no keys yet. Empty where there is none.
+pub(crate) fn key_at(text: &str, offset: usize) -> String {
+    let (mut section, mut key, mut start) = ("", "", 0);
+    for line in text.split_inclusive('\n') {
+        if start > offset {
+            break;
+        }
+        start += line.len();
+        let line = line.trim();
+        if let Some(header) = line.strip_prefix('[') {
+            section = header.trim_start_matches('[').split(']').next().unwrap_or_default().trim();
+            key = "";
+        } else if let Some((name, _)) = line.split_once('=').filter(|(name, _)| looks_like_a_key(name)) {
+            key = name.trim();
+        }
+    }
+    match (section, key) {
+        ("", key) => key.to_owned(),
+        (section, "") => section.to_owned(),
+        (section, key) => format!("{section}.{key}"),
+    }
+}
+
+/// Whether what stands before a `=` can be a key, and not a piece of a text or of a list.
+fn looks_like_a_key(text: &str) -> bool {
+    let text = text.trim();
+    !text.is_empty()
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '"' | '\'' | ' '))
 }

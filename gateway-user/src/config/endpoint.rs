@@ -36,7 +36,9 @@ pub enum EndpointError {
     #[error("has a host that is neither a name nor an address: {0:?}")]
     Host(String),
     /// Something after `?` or `#`.
-    #[error("may not carry a query or a fragment")]
+    #[error(
+        "may not carry a query or a fragment; of what the portal shows take only the host, as in \"https://host.example\""
+    )]
     Query,
     /// Port 0.
     #[error("may not name port 0")]
@@ -129,6 +131,14 @@ impl Endpoint {
         &self.base_path
     }
 
+    /// The address without a path that the callers of Azure OpenAI bring along, as in what the portal shows:
+    /// `/openai/deployments/…`, `/openai/v1` or `/api/projects/…`. `None` where it has no such path.
+    #[must_use]
+    pub fn without_api_path(&self) -> Option<String> {
+        let at = API_PATHS.iter().filter_map(|path| segments_at(&self.base_path, path)).min()?;
+        Some(format!("{}://{}{}", self.scheme(), self.authority, self.base_path.get(..at)?))
+    }
+
     /// Whether it is on this host.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
@@ -149,6 +159,16 @@ impl fmt::Debug for Endpoint {
     }
 }
 
+/// Where the whole segments `segments` begin in `path`.
+fn segments_at(path: &str, segments: &str) -> Option<usize> {
+    let ends = |at: usize| {
+        path.get(at + segments.len()..).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    path.match_indices(segments).map(|(at, _)| at).find(|at| ends(*at))
+}
+
+/// What the paths of Azure OpenAI and of Foundry's projects begin with.
+const API_PATHS: [&str; 2] = ["/openai", "/api/projects"];
 const HTTPS_PORT: NonZeroU16 = NonZeroU16::new(443).unwrap();
 const HTTP_PORT: NonZeroU16 = NonZeroU16::new(80).unwrap();
 
@@ -181,6 +201,28 @@ mod tests {
         assert_eq!((local.host(), local.port(), local.tls()), ("::1", 9000, false));
         assert_eq!(local.authority().as_str(), "[::1]:9000");
         assert_eq!(Endpoint::parse("http://LOCALHOST/").unwrap().port(), 80);
+    }
+
+    #[test]
+    fn the_path_that_callers_bring_along_is_known() {
+        let without = |text: &str| Endpoint::parse(text).unwrap().without_api_path();
+        for path in [
+            "/openai",
+            "/openai/",
+            "/openai/v1/",
+            "/openai/deployments/chat/chat/completions",
+            "/api/projects/p",
+        ] {
+            let right = without(&format!("https://x.openai.azure.com{path}"));
+            assert_eq!(right.as_deref(), Some("https://x.openai.azure.com"), "{path}");
+        }
+        assert_eq!(
+            without("https://apim.example:8443/team/openai/v1").as_deref(),
+            Some("https://apim.example:8443/team")
+        );
+        for base in ["https://x", "https://x/openai-proxy", "https://x/my/openais/y", "https://x/api"] {
+            assert_eq!(without(base), None, "{base}");
+        }
     }
 
     #[test]

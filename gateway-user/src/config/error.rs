@@ -3,16 +3,19 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::EndpointError;
+use super::document::key_at;
+use super::{EndpointError, causes};
 use crate::names::{BackendName, DeploymentName, ModelName, NameError};
 use crate::secret::MalformedHash;
 use crate::tenant::DirectoryError;
+use crate::tls::explain;
 
 /// All that is wrong with one file, in the order of its lines; at least one error.
 ///
-/// Displayed, it is one line for each: `file:line: key: problem`.
+/// Displayed, it is one line for each: `file:line:column: key: problem`.
 #[derive(Debug)]
 pub struct ConfigErrors {
     path: PathBuf,
@@ -22,22 +25,50 @@ pub struct ConfigErrors {
 /// One thing that is wrong.
 #[derive(Debug)]
 pub struct ConfigError {
-    /// The line, from 1; none where something is missing that has no place yet.
-    pub line: Option<usize>,
+    /// Where in the file; none where something is missing that has no place yet.
+    pub position: Option<Position>,
     /// The key, with the sections it is in; empty where it is the file itself.
     pub key: String,
     /// What is wrong with it.
     pub problem: Problem,
 }
 
+/// A place in a text file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// The line, from 1.
+    pub line: usize,
+    /// The character in the line, from 1.
+    pub column: usize,
+}
+
+impl Position {
+    /// The place of the byte at `offset` in `text`.
+    pub(crate) fn of(text: &str, offset: usize) -> Self {
+        let before = text.as_bytes().get(..offset).unwrap_or(text.as_bytes());
+        let line_start = memchr::memrchr(b'\n', before).map_or(0, |newline| newline + 1);
+        let in_line = before.get(line_start..).unwrap_or_default();
+        Self {
+            line: memchr::memchr_iter(b'\n', before).count() + 1,
+            column: String::from_utf8_lossy(in_line).chars().count() + 1,
+        }
+    }
+}
+
 impl ConfigErrors {
-    pub(crate) fn new(path: &Path, mut errors: Vec<ConfigError>) -> Self {
-        errors.sort_by_key(|error| error.line);
-        Self { path: path.to_owned(), errors }
+    pub(crate) fn new(path: &Path, errors: Vec<ConfigError>) -> Self {
+        Self { path: path.to_owned(), errors: causes::first(errors) }
     }
 
     pub(crate) fn file(path: &Path, problem: Problem) -> Self {
-        Self::new(path, vec![ConfigError { line: None, key: String::new(), problem }])
+        Self::new(path, vec![ConfigError { position: None, key: String::new(), problem }])
+    }
+
+    /// A file that is not TOML, found so at the bytes in `span`.
+    pub(crate) fn syntax(path: &Path, text: &str, message: &str, span: Option<Range<usize>>) -> Self {
+        let key = span.as_ref().map(|span| key_at(text, span.start)).unwrap_or_default();
+        let position = span.map(|span| Position::of(text, span.start));
+        Self::new(path, vec![ConfigError { position, key, problem: Problem::Syntax(message.to_owned()) }])
     }
 
     /// The file.
@@ -55,13 +86,13 @@ impl ConfigErrors {
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, ConfigError { line, key, problem }) in self.errors.iter().enumerate() {
+        for (index, ConfigError { position, key, problem }) in self.errors.iter().enumerate() {
             if index > 0 {
                 f.write_str("\n")?;
             }
             write!(f, "{}:", self.path.display())?;
-            if let Some(line) = line {
-                write!(f, "{line}:")?;
+            if let Some(Position { line, column }) = position {
+                write!(f, "{line}:{column}:")?;
             }
             if !key.is_empty() {
                 write!(f, " {key}:")?;
@@ -228,7 +259,7 @@ pub enum Problem {
     #[error("{} holds no private key in PEM", .0.display())]
     NoPrivateKey(PathBuf),
     /// A file that is not PEM.
-    #[error("{} is not well-formed PEM: {error}", path.display())]
+    #[error("{} {}", path.display(), explain::pem(error))]
     Pem {
         /// The file.
         path: PathBuf,
@@ -236,7 +267,7 @@ pub enum Problem {
         error: rustls_pki_types::pem::Error,
     },
     /// A certificate and a key that do not belong together, or that TLS cannot use.
-    #[error("certificate and private key cannot be used together: {0}")]
+    #[error("certificate and private key cannot be used together: {}", explain::tls(.0))]
     Certificate(rustls::Error),
 }
 
@@ -250,6 +281,18 @@ fn did_you_mean(nearest: Option<&str>) -> String {
 
 fn quoted(words: &[&str]) -> String {
     words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ")
+}
+
+/// The one of a few words that `text` was probably meant to be: the nearest, else the only one that begins as it does.
+/// `day` is not near `daily`, and nothing else begins with `da`.
+pub(super) fn meant(text: &str, words: &[&'static str]) -> Option<&'static str> {
+    let shared =
+        |word: &str| word.chars().zip(text.chars()).take_while(|(ours, theirs)| ours == theirs).count();
+    let needed = (text.chars().count() / 2).max(2);
+    nearest(text, words.iter().copied()).or_else(|| {
+        let mut alike = words.iter().copied().filter(|word| shared(word) >= needed);
+        alike.next().filter(|_| alike.next().is_none())
+    })
 }
 
 /// The candidate that `text` was most probably meant to be, if one comes close.

@@ -10,7 +10,7 @@ use super::*;
 use crate::limits::{Ceiling, Limits, Period, Quota};
 use crate::units::{NanoDollars, TokenPrice, Tokens};
 
-const MINIMAL: &str = r#"
+pub(super) const MINIMAL: &str = r#"
 [listen]
 certificate = "tls.crt"
 private_key = "/tls.key"
@@ -25,18 +25,18 @@ model = "gpt-4o-mini"
 [tiers.default]
 "#;
 
-fn parse(text: &str) -> Result<Config, ConfigErrors> {
+pub(super) fn parse(text: &str) -> Result<Config, ConfigErrors> {
     Config::parse(text, Path::new("/etc/gateway/gateway.toml"))
 }
 
 /// The problems of a file, each without the file's name.
-fn problems(text: &str) -> Vec<String> {
+pub(super) fn problems(text: &str) -> Vec<String> {
     let errors = parse(text).unwrap_err().to_string();
     errors.lines().map(|line| line.trim_start_matches("/etc/gateway/gateway.toml:").to_owned()).collect()
 }
 
 /// The minimal file with `from` changed into `to`.
-fn changed(from: &str, to: &str) -> String {
+pub(super) fn changed(from: &str, to: &str) -> String {
     assert!(MINIMAL.contains(from), "{from}");
     MINIMAL.replacen(from, to, 1)
 }
@@ -123,13 +123,13 @@ fn an_unknown_key_names_the_nearest_known_one() {
     assert_eq!(
         problems(&changed("[tiers.default]", "[tiers.default]\ncalls_per_minit = 3\nxyzzy = 1")),
         [
-            "14: tiers.default.calls_per_minit: unknown key `calls_per_minit` in [tiers.default]; did you mean `calls_per_minute`?",
-            "15: tiers.default.xyzzy: unknown key `xyzzy` in [tiers.default]",
+            "14:1: tiers.default.calls_per_minit: unknown key `calls_per_minit` in [tiers.default]; did you mean `calls_per_minute`?",
+            "15:1: tiers.default.xyzzy: unknown key `xyzzy` in [tiers.default]",
         ]
     );
     assert_eq!(
         problems(&format!("{MINIMAL}[kernal]\nmode = \"off\"\n")),
-        ["14: kernal: unknown key `kernal`; did you mean `kernel`?"]
+        ["14:2: kernal: unknown key `kernal`; did you mean `kernel`?"]
     );
 }
 
@@ -177,25 +177,25 @@ ceiling = true
 "#;
     let problems = problems(wrong);
     let expected = [
-        "3: listen.address: must be an address and a port",
-        "4: listen.certificate: must be a text without control characters, and not empty",
-        "5: listen.private_key: must be a text, found integer",
-        "8: listen.proxy_protocol_from[1]: must be a network",
-        "10: listen.header_timeout: must be a duration",
-        "13: identity.source: must be one of \"auto\", \"managed\", \"workload\", \"cli\", \"none\", found \"manged\"; did you mean `managed`?",
-        "17: backends[0].endpoint: may use http:// only for a loopback host",
-        "20: backends[1].name: is there twice: one",
-        "22: backends[1].weight: must be between 1 and 4294967295, found 0",
-        "24: deployments.\"a b\": may hold only letters",
-        "29: deployments.chat.backends[0]: there is no backend `two`",
-        "29: deployments.chat.backends[1]: there is no backend `on`; did you mean `one`?",
-        "32: prices.\"gpt-4.1\".input: must be an amount of dollars from 0 to 1000000, found -1",
-        "33: prices.\"gpt-4.1\".output: must be an amount of dollars",
-        "36: tiers.default.deployments[0]: there is no deployment `chad`; did you mean `chat`?",
-        "37: tiers.default.token_quota: is there twice: daily",
-        "38: tiers.default.spend_quota.dollars: must be more than nothing",
-        "38: tiers.default.spend_quota.period: must be one of",
-        "39: tiers.default.ceiling: must be a text, found boolean",
+        "3:11: listen.address: must be an address and a port",
+        "4:15: listen.certificate: must be a text without control characters, and not empty",
+        "5:15: listen.private_key: must be a text, found integer",
+        "8:5: listen.proxy_protocol_from[1]: must be a network",
+        "10:18: listen.header_timeout: must be a duration",
+        "13:10: identity.source: must be one of \"auto\", \"managed\", \"workload\", \"cli\", \"none\", found \"manged\"; did you mean `managed`?",
+        "17:12: backends[0].endpoint: may use http:// only for a loopback host",
+        "20:1: backends[1].name: is there twice: one",
+        "22:10: backends[1].weight: must be between 1 and 4294967295, found 0",
+        "24:14: deployments.\"a b\": may hold only letters",
+        "29:13: deployments.chat.backends[0]: there is no backend `two`",
+        "29:20: deployments.chat.backends[1]: there is no backend `on`; did you mean `one`?",
+        "32:9: prices.\"gpt-4.1\".input: must be an amount of dollars from 0 to 1000000, found -1",
+        "33:10: prices.\"gpt-4.1\".output: must be an amount of dollars",
+        "36:16: tiers.default.deployments[0]: there is no deployment `chad`; did you mean `chat`?",
+        "37:1: tiers.default.token_quota: is there twice: daily",
+        "38:27: tiers.default.spend_quota.dollars: must be more than nothing",
+        "38:39: tiers.default.spend_quota.period: must be one of",
+        "39:11: tiers.default.ceiling: must be a text, found boolean",
     ];
     for (index, expected) in expected.iter().enumerate() {
         assert!(
@@ -209,7 +209,40 @@ ceiling = true
 #[test]
 fn what_is_no_toml_is_told_with_its_line() {
     let problems = problems(&changed("[deployments.chat]", "[deployments.chat\n"));
-    assert!(problems[0].starts_with("10: "), "{problems:?}");
+    assert!(problems[0].starts_with("10:18: deployments.chat: "), "{problems:?}");
+}
+
+#[test]
+fn a_syntax_error_has_its_key_and_its_column() {
+    let cases = [
+        ("[deployments.chat]", "[deployments.chat]\nreasoning = yes", "11:13: deployments.chat.reasoning: "),
+        ("[tiers.default]", "[tiers.default]\ncalls_per_minute =", "14:19: tiers.default.calls_per_minute: "),
+        ("name = \"one\"", "name = \"one", "7:12: backends.name: "),
+        ("name = \"one\"", "name = \"one\"\nname = \"two\"", "8:1: backends.name: "),
+        ("[listen]", "oops = ö\n[listen]", "2:8: oops: "),
+        (
+            "[tiers.default]",
+            "[tiers.default]\ndeployments = [\n  \"chat\",\n  chat,\n]",
+            "16:3: tiers.default.deployments: ",
+        ),
+    ];
+    for (from, to, expected) in cases {
+        let problems = problems(&changed(from, to));
+        assert!(problems[0].starts_with(expected), "{to}: expected {expected}, found {problems:#?}");
+    }
+}
+
+#[test]
+fn a_word_that_is_not_known_is_answered_with_the_one_that_begins_alike() {
+    for (period, meant) in
+        [("day", "daily"), ("days", "daily"), ("month", "monthly"), ("hours", "hourly"), ("weekli", "weekly")]
+    {
+        let quota = format!("{MINIMAL}token_quota = {{ tokens = 1, period = \"{period}\" }}\n");
+        let problem = problems(&quota).remove(0);
+        assert!(problem.ends_with(&format!("found \"{period}\"; did you mean `{meant}`?")), "{problem}");
+    }
+    let quota = format!("{MINIMAL}token_quota = {{ tokens = 1, period = \"fortnightly\" }}\n");
+    assert!(problems(&quota)[0].ends_with("found \"fortnightly\""));
 }
 
 #[test]
@@ -217,7 +250,7 @@ fn without_an_identity_every_backend_is_on_loopback() {
     let none = "[identity]\nsource = \"none\"\n";
     assert_eq!(
         problems(&format!("{MINIMAL}{none}")),
-        ["15: identity.source: \"none\" is for backends on loopback only, and `one` is not"]
+        ["15:1: identity.source: \"none\" is for backends on loopback only, and `one` is not"]
     );
     let local = changed("https://x.openai.azure.com", "http://127.0.0.1:9000");
     let config = parse(&format!("{local}{none}")).unwrap();
@@ -231,7 +264,7 @@ fn a_spend_quota_needs_prices() {
     assert_eq!(
         problems(&quota),
         [
-            "14: tiers.default.spend_quota: deployment `chat` has no price, so what it spends could not be counted; \
+            "14:1: tiers.default.spend_quota: deployment `chat` has no price, so what it spends could not be counted; \
              add [prices.\"gpt-4o-mini\"]"
         ]
     );
@@ -243,7 +276,7 @@ fn a_star_stands_alone() {
     let star = format!("{MINIMAL}deployments = [\"*\", \"chat\"]\n");
     assert_eq!(
         problems(&star),
-        ["14: tiers.default.deployments: \"*\" means every deployment and stands alone"]
+        ["14:1: tiers.default.deployments: \"*\" means every deployment and stands alone"]
     );
     assert!(problems(&format!("{MINIMAL}deployments = []\n"))[0].ends_with("at least one entry"));
 }
@@ -251,7 +284,7 @@ fn a_star_stands_alone() {
 #[test]
 fn two_listeners_need_two_addresses() {
     let same = format!("{MINIMAL}[admin]\naddress = \"0.0.0.0:8443\"\n");
-    assert_eq!(problems(&same), ["15: admin.address: 0.0.0.0:8443 is the address of [listen] already"]);
+    assert_eq!(problems(&same), ["15:1: admin.address: 0.0.0.0:8443 is the address of [listen] already"]);
 }
 
 #[test]
@@ -262,7 +295,8 @@ fn certificate_and_key_are_opened_only_by_a_check() {
     assert!(Config::load(&path).is_ok());
 
     let missing = Config::check(&path).unwrap_err();
-    let places: Vec<_> = missing.errors().iter().map(|error| (error.line, error.key.as_str())).collect();
+    let places: Vec<_> =
+        missing.errors().iter().map(|error| (error.position.map(|at| at.line), error.key.as_str())).collect();
     assert_eq!(places, [(Some(3), "listen.certificate"), (Some(4), "listen.private_key")]);
 
     std::fs::write(folder.path().join("tls.crt"), "no certificate").unwrap();
@@ -286,7 +320,9 @@ fn a_check_takes_a_certificate_only_with_its_own_key() {
 
     std::fs::write(folder.path().join("tls.key"), other.signing_key.serialize_pem()).unwrap();
     let errors = Config::check(&path).unwrap_err().to_string();
-    assert!(errors.contains("gateway.toml:4: listen.private_key: certificate and private key"), "{errors}");
+    assert!(errors.contains("gateway.toml:4:1: listen.private_key: certificate and private key"), "{errors}");
+    assert!(errors.contains("the private key belongs to another certificate"), "{errors}");
+    assert!(!errors.contains("KeyMismatch"), "{errors}");
 }
 
 proptest! {

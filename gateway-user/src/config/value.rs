@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use toml::de::DeValue;
 use toml::value::Datetime;
 
-use super::error::{Problem, nearest};
+use super::error::{Problem, meant};
 use crate::units::{NanoDollars, TokenPrice};
 
 pub(crate) fn text<'v>(value: &'v DeValue<'_>) -> Result<&'v str, Problem> {
@@ -40,11 +40,7 @@ pub(crate) fn choice<T: Copy>(
         let found = text(value)?;
         choices.iter().find(|(word, _)| *word == found).map(|(_, meaning)| *meaning).ok_or_else(|| {
             let allowed: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
-            Problem::Choice {
-                found: found.to_owned(),
-                nearest: nearest(found, allowed.iter().copied()),
-                allowed,
-            }
+            Problem::Choice { found: found.to_owned(), nearest: meant(found, &allowed), allowed }
         })
     }
 }

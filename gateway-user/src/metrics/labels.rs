@@ -106,6 +106,13 @@ pub struct BackendLabel {
     pub backend: BackendName,
 }
 
+/// The label of an identity's metrics.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ScopeLabel {
+    /// What its tokens are asked for.
+    pub scope: String,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct HandshakeLabel {
     pub(super) result: HandshakeResult,

@@ -25,6 +25,7 @@ use crate::reply::{QUOTA_REASON, Refusal, token_value};
 use crate::request::forward::strip_response;
 use crate::session::{OpenCall, Session};
 use crate::units::Tokens;
+use crate::upstream::backend::Backend;
 
 /// A JSON answer is held back until its usage is known, up to this size: a longer one is passed on as it comes, without
 /// the exact count in its head.
@@ -39,6 +40,8 @@ const TOKENS_REMAINING: HeaderName = HeaderName::from_static("x-tokens-remaining
 pub(super) struct Received {
     pub(super) response: Response<()>,
     pub(super) source: Source,
+    /// Whose response it is.
+    pub(super) backend: Arc<Backend>,
 }
 
 /// What decides how a response is passed on.
@@ -117,7 +120,7 @@ pub(super) async fn relay(
     manner: Manner,
     open: OpenCall,
 ) -> Result<Response<ReplyBody>, Refusal> {
-    let Received { response, source } = received;
+    let Received { response, source, backend } = received;
     let (mut head, ()) = response.into_parts();
     add_headers(&mut head.headers, head.status, &manner.grant);
     let inflater = Inflater::of(head.headers.get(CONTENT_ENCODING));
@@ -125,10 +128,12 @@ pub(super) async fn relay(
         head.headers.insert(TOKENS_CONSUMED, token_value(call.prompt));
         // The gateway may leave a chunk out, or end the stream before upstream would.
         head.headers.remove(CONTENT_LENGTH);
+        backend.saw_answer(head.status, &VecDeque::new());
         Content::Relay(session.worker.relays.share(stream(session, call, source, &manner, inflater)))
     } else {
         match hold(&mut call, source, head.status, inflater).await? {
             Held::Whole(parts, source) => {
+                backend.saw_answer(head.status, &parts);
                 session.worker.pool.put(&source.authority, source.connection);
                 head.headers.insert(TOKENS_CONSUMED, token_value(call.settled().total()));
                 if let Some(left) =
@@ -139,6 +144,7 @@ pub(super) async fn relay(
                 Content::Whole(parts)
             }
             Held::TooLong(parts, source, meter) => {
+                backend.saw_answer(head.status, &parts);
                 let pool = Arc::clone(&session.worker.pool);
                 let relay = Relay::new(call, Some(source), meter, pool, manner.trailers);
                 Content::Relay(session.worker.relays.share(relay.with_read(parts)))

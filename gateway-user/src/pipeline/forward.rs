@@ -135,7 +135,7 @@ async fn exchange(
                     idle_timeout: backend.idle_timeout(&call.deployment.facts),
                     stall_timeout: backend.stall_timeout(),
                 };
-                return Ok(Received { response, source });
+                return Ok(Received { response, source, backend: Arc::clone(backend) });
             }
             // Closed while it was idle, and before anything was written: any other connection will do.
             Ok(Err(SendError::Unsent(error))) => {

@@ -1,8 +1,6 @@
 //! A caller of the gateway under proof: one HTTP/1.1 connection, as most SDKs use.
 
 use std::future::Future;
-use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,16 +11,16 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
 use super::error::SmokeError;
+use super::trust::Trust;
 use crate::config::Endpoint;
 use crate::secret::SubscriptionKey;
-use crate::tls;
 
 /// A connection to a gateway, and the key to call it with.
 pub(super) struct Caller {
@@ -32,24 +30,17 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// Connects, verifying the certificate by the system's authorities and those in the file `authorities`.
+    /// Connects, and encrypts where the endpoint says so.
     pub(super) async fn connect(
         endpoint: Endpoint,
         key: &SubscriptionKey,
-        authorities: Option<&Path>,
+        trust: &Trust,
     ) -> Result<Self, SmokeError> {
         let mut key = HeaderValue::from_str(key.reveal()).map_err(http::Error::from)?;
         key.set_sensitive(true);
-        let authority = || endpoint.authority().to_string();
-        let tcp = in_time("a connection", CONNECT, TcpStream::connect((endpoint.host(), endpoint.port())))
-            .await?
-            .map_err(|source| SmokeError::Connect { authority: authority(), source })?;
-        tcp.set_nodelay(true)?;
+        let tcp = connect_tcp(&endpoint).await?;
         let transport = if endpoint.tls() {
-            let name = ServerName::try_from(endpoint.host().to_owned()).map_err(io::Error::other)?;
-            let connector = TlsConnector::from(Arc::new(tls::client_trusting(authorities)?));
-            let handshake = in_time("the TLS handshake", CONNECT, connector.connect(name, tcp)).await?;
-            Either::Right(handshake.map_err(|source| SmokeError::Tls { authority: authority(), source })?)
+            Either::Right(start_tls(&endpoint, trust, tcp).await?)
         } else {
             Either::Left(tcp)
         };
@@ -103,6 +94,33 @@ impl Caller {
             .map_err(|problem| SmokeError::NotAnAnswer(format!("is no JSON: {problem}")))?;
         Ok((Response::from_parts(parts, json), sent))
     }
+}
+
+/// Whether TLS can be spoken there, whoever it is.
+pub(super) async fn speaks_tls(endpoint: &Endpoint) -> bool {
+    let handshake = async { start_tls(endpoint, &Trust::Anyone, connect_tcp(endpoint).await?).await };
+    handshake.await.is_ok()
+}
+
+async fn connect_tcp(endpoint: &Endpoint) -> Result<TcpStream, SmokeError> {
+    let tcp =
+        in_time("a connection", CONNECT, TcpStream::connect((endpoint.host(), endpoint.port()))).await?;
+    let tcp =
+        tcp.map_err(|source| SmokeError::Connect { authority: endpoint.authority().to_string(), source })?;
+    tcp.set_nodelay(true)?;
+    Ok(tcp)
+}
+
+async fn start_tls(
+    endpoint: &Endpoint,
+    trust: &Trust,
+    tcp: TcpStream,
+) -> Result<TlsStream<TcpStream>, SmokeError> {
+    let connector = TlsConnector::from(Arc::new(trust.client_config()?));
+    let name = endpoint.server_name().clone();
+    in_time("the TLS handshake", CONNECT, connector.connect(name, tcp))
+        .await?
+        .map_err(|source| SmokeError::Tls { authority: endpoint.authority().to_string(), source })
 }
 
 /// Awaits for so long and no longer.

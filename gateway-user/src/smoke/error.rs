@@ -8,7 +8,7 @@ use rustls::CertificateError;
 
 use crate::config::EndpointError;
 use crate::secret::MalformedKey;
-use crate::tls::TlsError;
+use crate::tls::{TlsError, explain};
 
 /// Why there is no verdict.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +37,12 @@ pub enum SmokeError {
         authority: String,
         /// What the library says.
         source: io::Error,
+    },
+    /// Plain HTTP to a port that speaks TLS.
+    #[error("{authority}: that port speaks TLS; the URL begins with https://")]
+    PlainToTls {
+        /// Host and port.
+        authority: String,
     },
     /// Something took too long.
     #[error("{what} did not come within {after:?}")]
@@ -97,22 +103,20 @@ fn connecting(source: &io::Error) -> String {
 }
 
 fn handshaking(source: &io::Error) -> String {
-    let cause = source.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
-    match cause {
-        Some(rustls::Error::InvalidCertificate(problem)) => match problem {
-            CertificateError::UnknownIssuer => {
-                "the certificate is not trusted: no authority known to this system has signed it; \
-                 trust the right one with --ca FILE"
-                    .to_owned()
-            }
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                format!("the certificate is not trusted: it was given to another name ({problem})")
-            }
-            _ => format!("the certificate is not trusted: {problem}"),
-        },
-        Some(rustls::Error::InvalidMessage(_)) => "what listens there does not speak TLS".to_owned(),
-        _ => format!("no TLS connection: {source}"),
-    }
+    let hint = match explain::of_tls(source) {
+        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            "; trust that authority, or the certificate itself, with --ca FILE"
+        }
+        Some(rustls::Error::InvalidMessage(_)) => {
+            "; to a port without TLS, on this host, the URL begins with http://"
+        }
+        _ => "",
+    };
+    let untrusted = match explain::of_tls(source) {
+        Some(rustls::Error::InvalidCertificate(_)) => "the certificate is not trusted: ",
+        _ => "no TLS connection: ",
+    };
+    format!("{untrusted}{}{hint}", explain::connection(source))
 }
 
 fn refused(status: StatusCode, deployment: Option<&str>, message: &str) -> String {

@@ -285,7 +285,11 @@ mod tests {
         file.add(&Tenant { tier: gold, ..tenant("other", &self::keys()) }).unwrap();
         file.add(&tenant("third", &keys)).unwrap();
         let errors = Directory::load(&file, &tiers()).unwrap_err();
-        let lines: Vec<_> = errors.errors().iter().map(|error| (error.line, error.key.as_str())).collect();
+        let lines: Vec<_> = errors
+            .errors()
+            .iter()
+            .map(|error| (error.position.map(|at| at.line), error.key.as_str()))
+            .collect();
         assert_eq!(
             lines,
             [

@@ -181,7 +181,7 @@ impl TenantsFile {
         };
         let tenants = self.parse(&text)?;
         let mut document: DocumentMut = text.parse().map_err(|error: toml_edit::TomlError| {
-            ConfigErrors::file(&self.path, Problem::Syntax(error.message().to_owned()))
+            ConfigErrors::syntax(&self.path, &text, error.message(), error.span())
         })?;
         change(&mut document, &tenants)?;
         let text = document.to_string();
@@ -367,11 +367,11 @@ mod tests {
         fs::write(file.path(), text).unwrap();
         let errors = file.add(&tenant("other")).unwrap_err().to_string();
         assert!(
-            errors.contains("tenants.toml:3: tenants.acme.primari: unknown key `primari` in [tenants.acme]; did you mean `primary`?"),
+            errors.contains("tenants.toml:3:1: tenants.acme.primari: unknown key `primari` in [tenants.acme]; did you mean `primary`?"),
             "{errors}"
         );
-        assert!(errors.contains("tenants.toml:4: tenants.acme.secondary: is no key hash"), "{errors}");
-        assert!(errors.contains("tenants.toml:1: tenants.acme.primary: is missing"), "{errors}");
+        assert!(errors.contains("tenants.toml:4:13: tenants.acme.secondary: is no key hash"), "{errors}");
+        assert!(errors.contains("tenants.toml:1:10: tenants.acme.primary: is missing"), "{errors}");
         assert_eq!(fs::read_to_string(file.path()).unwrap(), text);
     }
 

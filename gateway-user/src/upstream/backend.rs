@@ -1,11 +1,13 @@
 //! A backend as the data path sees it: where to connect, and with which token.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use http::HeaderValue;
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
 use prometheus_client::metrics::gauge::Gauge;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
@@ -13,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::either::Either;
 
+use super::access::{Access, Known};
 use super::breaker::{Breaker, FIRST_PAUSE, next_pause};
 use super::connection::Connection;
 use super::identity::TokenSlot;
@@ -20,6 +23,7 @@ use crate::config;
 use crate::limits::Clock;
 use crate::model::Model;
 use crate::names::BackendName;
+use crate::tls::explain;
 
 /// The longest silence in an answer of a model that does not reason, and of a caller that reads, where the configuration does
 /// not say.
@@ -48,8 +52,18 @@ pub struct Backend {
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     /// `None` where no identity is configured.
     token: Option<Arc<TokenSlot>>,
+    access: Access,
     breaker: Breaker,
     clock: Clock,
+}
+
+/// What metrics show of a backend.
+#[derive(Debug)]
+pub struct Gauges {
+    /// 1 while it takes connections, else 0.
+    pub up: Gauge,
+    /// 1 while it refuses the gateway's identity for want of a role, else 0.
+    pub role_missing: Gauge,
 }
 
 /// Why there is no connection.
@@ -59,7 +73,7 @@ pub enum ConnectError {
     #[error("cannot connect to {0}: {1}")]
     Tcp(Arc<str>, std::io::Error),
     /// The TLS handshake failed.
-    #[error("no TLS with {0}: {1}")]
+    #[error("no TLS with {0}: {tls}", tls = explain::connection(.1))]
     Tls(Arc<str>, std::io::Error),
     /// Not within the connect timeout.
     #[error("no connection to {0} within {1:?}")]
@@ -74,14 +88,14 @@ pub enum ConnectError {
 pub struct NoToken;
 
 impl Backend {
-    /// Prepares a configured backend; `up` is set to 1 while it takes connections, else to 0.
+    /// Prepares a configured backend, whose state is shown by `gauges`.
     #[must_use]
     pub fn new(
         backend: &config::Backend,
         tls: &Arc<ClientConfig>,
         token: Option<Arc<TokenSlot>>,
         clock: Clock,
-        up: Gauge,
+        gauges: Gauges,
     ) -> Self {
         let endpoint = &backend.endpoint;
         let tls = endpoint.tls().then(|| (Arc::clone(tls), endpoint.server_name().clone()));
@@ -100,7 +114,8 @@ impl Backend {
             connect_timeout: backend.connect_timeout,
             tls,
             token,
-            breaker: Breaker::new(up),
+            access: Access::new(gauges.role_missing),
+            breaker: Breaker::new(gauges.up),
             clock,
         }
     }
@@ -135,11 +150,23 @@ impl Backend {
         self.stream_idle_timeout.unwrap_or(STREAM_IDLE_TIMEOUT)
     }
 
-    /// When its identity token ends, in seconds since 1970-01-01 UTC: `None` where no identity is configured,
-    /// `Some(None)` while there is no token.
+    /// Where its identity tokens are; `None` where no identity is configured.
     #[must_use]
-    pub fn token_expiry(&self) -> Option<Option<u64>> {
-        self.token.as_ref().map(|slot| slot.expires_at())
+    pub fn identity(&self) -> Option<&TokenSlot> {
+        self.token.as_deref()
+    }
+
+    /// What its answers told of the gateway's identity.
+    #[must_use]
+    pub fn access(&self) -> Known {
+        self.access.known()
+    }
+
+    /// Takes note of whether an answer refuses the gateway itself; `body` is as much of it as is there.
+    pub(crate) fn saw_answer(&self, status: StatusCode, body: &VecDeque<Bytes>) {
+        if self.token.is_some() {
+            self.access.saw(&self.name, status, body, self.clock.now());
+        }
     }
 
     /// Whether a call could be authorised at that moment.
