@@ -18,10 +18,12 @@ use prometheus_client::registry::{Metric, Registry};
 
 use crate::ledger::{Adjustment, Counted, Key, Kind};
 use crate::names::{DeploymentName, ModelName, TenantName};
+use crate::supervise::panics::Scope;
 use cost::CostMetrics;
 use family::TenantFamily;
 use labels::{
-    CostLabels, DeploymentLabels, HandshakeLabel, RequestLabels, SettledLabels, TenantLabel, TenantReason,
+    CostLabels, DeploymentLabels, HandshakeLabel, PanicLabel, RequestLabels, SettledLabels, TenantLabel,
+    TenantReason,
 };
 
 pub use cost::CostSeries;
@@ -56,6 +58,7 @@ pub struct Metrics {
     /// Configurations that were refused on reload.
     pub config_rejected: Counter,
     handshakes: Family<HandshakeLabel, Counter>,
+    panics: Family<PanicLabel, Counter>,
     /// Connections open now.
     pub connections: Gauge,
     /// Responses whose usage could not be read, so that the hold or the gateway's own count stands.
@@ -173,6 +176,7 @@ impl Metrics {
                 "Configurations that were refused on reload",
             ),
             handshakes: registered(to, "gateway_tls_handshakes", "TLS handshakes by result"),
+            panics: started(to, "gateway_panics", "Panics by what they ended"),
             connections: registered(to, "gateway_connections", "Connections open now"),
             unreadable_usage: registered(
                 to,
@@ -276,6 +280,11 @@ impl Metrics {
         self.streams_cut.get(&TenantReason { tenant: tenant.clone(), reason }).inc();
     }
 
+    /// Counts a panic.
+    pub(crate) fn panicked(&self, scope: Scope) {
+        self.panics.get_or_create(&PanicLabel { r#where: scope }).inc();
+    }
+
     /// Counts a TLS handshake.
     pub fn handshake(&self, result: HandshakeResult) {
         self.handshakes.get_or_create(&HandshakeLabel { result }).inc();
@@ -299,6 +308,15 @@ pub(crate) fn registered<M: Metric + Clone + Default>(
     let metric = M::default();
     to.register(name, help, metric.clone());
     metric
+}
+
+/// The panics by scope, each starting at zero.
+fn started(to: &mut Registry, name: &'static str, help: &'static str) -> Family<PanicLabel, Counter> {
+    let panics: Family<PanicLabel, Counter> = registered(to, name, help);
+    for scope in Scope::ALL {
+        drop(panics.get_or_create_owned(&PanicLabel { r#where: scope }));
+    }
+    panics
 }
 
 /// A histogram with buckets up to these bounds, registered.

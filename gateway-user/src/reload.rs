@@ -16,6 +16,7 @@ use crate::assembly::{Backends, Loaded};
 use crate::gateway::Gateway;
 use crate::kernel;
 use crate::serve::Tls;
+use crate::supervise::fault;
 
 /// Files that belong together are rarely replaced at the same moment: after a change, so long without another.
 const SETTLED: Duration = Duration::from_millis(100);
@@ -105,6 +106,7 @@ impl Reloader {
             {}
             let now = fingerprints(&self.files);
             if asked || now != self.seen {
+                fault::point("reloader");
                 self.seen = now;
                 self.reload();
             }

@@ -4,6 +4,10 @@
 
 #[path = "lifecycle/revoked.rs"]
 mod revoked;
+#[path = "lifecycle/stopped.rs"]
+mod stopped;
+#[path = "lifecycle/supervised.rs"]
+mod supervised;
 
 use std::fs;
 use std::time::Duration;

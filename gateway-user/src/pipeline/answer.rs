@@ -24,6 +24,7 @@ use crate::relay::{Document, Meter, Relay, RelayError, SharedRelay, Source, TOKE
 use crate::reply::{QUOTA_REASON, Refusal, token_value};
 use crate::request::forward::strip_response;
 use crate::session::{OpenCall, Session};
+use crate::supervise::panics::Scope;
 use crate::units::Tokens;
 
 /// A JSON answer is held back until its usage is known, up to this size: a longer one is passed on as it comes, without
@@ -83,6 +84,7 @@ impl Body for ReplyBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, RelayError>>> {
+        let _call = Scope::Call.enter();
         match &mut self.content {
             Content::Whole(parts) => Poll::Ready(parts.pop_front().map(|bytes| Ok(Frame::data(bytes)))),
             Content::Relay(relay) => relay.poll_frame(cx),
