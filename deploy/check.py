@@ -57,9 +57,10 @@ def check_daemonset(daemonset: dict, config: dict, names: set[tuple[str, str]]) 
     require(set(security["capabilities"]["add"]) == CAPABILITIES, f"capabilities must be {sorted(CAPABILITIES)}")
     require(not security.get("privileged") and not security["allowPrivilegeEscalation"], "no further privileges")
 
-    stop = container["lifecycle"]["preStop"]["sleep"]["seconds"] + seconds(config["listen"]["drain_timeout"])
+    leaving = seconds(config["listen"].get("lame_duck", "0s")) + seconds(config["listen"]["drain_timeout"])
+    stop = container["lifecycle"]["preStop"]["sleep"]["seconds"] + leaving
     grace = pod["terminationGracePeriodSeconds"]
-    require(grace > stop, f"terminationGracePeriodSeconds is {grace}, preStop and drain_timeout take {stop}")
+    require(grace > stop, f"terminationGracePeriodSeconds is {grace}, preStop, lame_duck and drain_timeout take {stop}")
 
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     for section, port in (("listen", "https"), ("admin", "admin")):

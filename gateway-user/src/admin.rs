@@ -28,11 +28,14 @@ use tokio::sync::Semaphore;
 
 use crate::gateway::Gateway;
 use crate::ledger::Query;
+use crate::supervise::{Supervisor, fault};
 
 /// Connections at once; a scraper, two probes and a person need four.
 const MOST_CONNECTIONS: usize = 64;
 const TEXT: &str = "text/plain; charset=utf-8";
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Why a process that stops by itself is neither ready nor healthy.
+const FAILED: &str = "shutting down: a part of the gateway has failed, and the log says which";
 
 /// Serves the operators' side.
 #[derive(Debug)]
@@ -45,6 +48,7 @@ pub struct Admin {
 struct Shared {
     gateway: Arc<Gateway>,
     registry: Registry,
+    supervisor: Supervisor,
 }
 
 /// Listens, before there is anything to tell.
@@ -62,12 +66,18 @@ impl Admin {
     ///
     /// # Errors
     /// When the runtime does not take the listener.
-    pub fn new(listener: StdListener, gateway: &Arc<Gateway>, mut registry: Registry) -> io::Result<Self> {
+    pub fn new(
+        listener: StdListener,
+        gateway: &Arc<Gateway>,
+        mut registry: Registry,
+        supervisor: &Supervisor,
+    ) -> io::Result<Self> {
         registry.register_collector(Box::new(budgets::Budgets::new(gateway)));
         registry.register_collector(Box::new(process::Process));
         registry.register_collector(Box::new(kernel::Packets(Arc::clone(&gateway.shedder))));
         let listener = TcpListener::from_std(listener)?;
-        let shared = Arc::new(Shared { gateway: Arc::clone(gateway), registry });
+        let shared =
+            Arc::new(Shared { gateway: Arc::clone(gateway), registry, supervisor: supervisor.clone() });
         Ok(Self { listener, shared })
     }
 
@@ -80,10 +90,12 @@ impl Admin {
     }
 
     /// Serves for ever.
+    #[expect(clippy::disallowed_methods, reason = "a connection ends by itself, and alone")]
     pub async fn run(self) {
         let Self { listener, shared } = self;
         let connections = Arc::new(Semaphore::new(MOST_CONNECTIONS));
         loop {
+            fault::point("admin");
             let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
@@ -141,7 +153,10 @@ fn answer_blocking(shared: &Shared, request: &Request<Incoming>) -> Response<Ful
     }
     match path {
         "/metrics" => metrics(shared, request.headers()),
-        "/healthz" => text(StatusCode::OK, "ok\n"),
+        "/healthz" => match shared.supervisor.failure() {
+            None => text(StatusCode::OK, "ok\n"),
+            Some(_) => typed(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{FAILED}\n")),
+        },
         "/readyz" => match not_ready(shared) {
             None => text(StatusCode::OK, "ready\n"),
             Some(why) => typed(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{why}\n")),
@@ -159,6 +174,9 @@ fn answer_blocking(shared: &Shared, request: &Request<Incoming>) -> Response<Ful
 
 /// Why no calls should be sent here; the listener and a configuration are there since before this side answers.
 fn not_ready(shared: &Shared) -> Option<String> {
+    if shared.supervisor.failure().is_some() {
+        return Some(FAILED.to_owned());
+    }
     if shared.gateway.is_leaving() {
         return Some("shutting down".to_owned());
     }

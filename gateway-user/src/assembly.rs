@@ -9,6 +9,7 @@ use rustls::{ClientConfig, ServerConfig};
 use crate::config::{self, Config, ConfigErrors};
 use crate::limits::Clock;
 use crate::metrics::{BackendLabel, Metrics, ScopeLabel};
+use crate::supervise::Supervisor;
 use crate::tenant::Directory;
 use crate::tls::{self, TlsError};
 use crate::upstream::backend::{Backend, Gauges};
@@ -73,6 +74,7 @@ pub struct Backends {
     made: Vec<(config::Backend, Arc<Backend>)>,
     clock: Clock,
     metrics: Arc<Metrics>,
+    supervisor: Supervisor,
 }
 
 impl Backends {
@@ -85,9 +87,18 @@ impl Backends {
         tls: ClientConfig,
         clock: Clock,
         metrics: Arc<Metrics>,
+        supervisor: &Supervisor,
     ) -> Result<Self, IdentityError> {
         let credential = Credential::new(&config.identity)?;
-        Ok(Self { tls: Arc::new(tls), credential, slots: BTreeMap::new(), made: Vec::new(), clock, metrics })
+        Ok(Self {
+            tls: Arc::new(tls),
+            credential,
+            slots: BTreeMap::new(),
+            made: Vec::new(),
+            clock,
+            metrics,
+            supervisor: supervisor.clone(),
+        })
     }
 
     /// The backends of a configuration. One that is configured as before stays what it is, with what is known of it. Must
@@ -136,7 +147,9 @@ impl Backends {
             return Some(Arc::clone(slot));
         }
         let slot = Arc::new(TokenSlot::new(scope, credential.source(), &self.metrics));
-        tokio::spawn(identity::keep_fresh(Arc::clone(&slot), Arc::clone(credential), self.clock));
+        let fresh = identity::keep_fresh(Arc::clone(&slot), Arc::clone(credential), self.clock);
+        // It returns when no backend has the slot any more.
+        drop(self.supervisor.task_until_done(format!("identity {scope}"), fresh));
         self.slots.insert(scope.to_owned(), Arc::clone(&slot));
         Some(slot)
     }

@@ -345,11 +345,15 @@ impl Drop for Call {
         let status = match (self.refused, self.stage) {
             (Some(refused), _) => refused.as_u16(),
             (None, Stage::Answering(status)) => status.as_u16(),
+            (None, Stage::Admitted | Stage::Forwarded) if std::thread::panicking() => 500,
             (None, Stage::Admitted | Stage::Forwarded) => {
                 self.reason = CALLER_GONE;
                 CALLER_GONE_STATUS
             }
         };
+        if std::thread::panicking() {
+            self.reason = INTERNAL_ERROR;
+        }
         if status == 200 && self.reason.is_empty() {
             self.series.answered.inc();
         } else {
@@ -364,6 +368,8 @@ impl Drop for Call {
 
 /// The reason of a call whose caller hung up before the end.
 pub(crate) const CALLER_GONE: &str = "caller_gone";
+/// The reason of a call that ended in a panic: its caller's connection or stream broke off.
+const INTERNAL_ERROR: &str = "internal_error";
 /// There is no registered status for a caller that hung up before there was one; 499 is what nginx logs.
 const CALLER_GONE_STATUS: u16 = 499;
 

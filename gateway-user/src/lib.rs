@@ -29,6 +29,7 @@ pub mod serve;
 mod session;
 pub mod smoke;
 pub mod store;
+pub mod supervise;
 pub mod tenant;
 pub mod tls;
 pub mod tokens;

@@ -18,10 +18,12 @@ use prometheus_client::registry::{Metric, Registry};
 
 use crate::ledger::{Adjustment, Counted, Key, Kind};
 use crate::names::{DeploymentName, ModelName, TenantName};
+use crate::supervise::panics::Scope;
 use cost::CostMetrics;
 use family::TenantFamily;
 use labels::{
-    CostLabels, DeploymentLabels, HandshakeLabel, RequestLabels, SettledLabels, TenantLabel, TenantReason,
+    CostLabels, DeploymentLabels, HandshakeLabel, PanicLabel, RequestLabels, SettledLabels, TenantLabel,
+    TenantReason,
 };
 
 pub use cost::CostSeries;
@@ -62,6 +64,7 @@ pub struct Metrics {
     /// Whether the files hold a configuration that was refused: 1 until another is put to use, else 0.
     pub config_refused: Gauge,
     handshakes: Family<HandshakeLabel, Counter>,
+    panics: Family<PanicLabel, Counter>,
     /// Connections open now.
     pub connections: Gauge,
     /// Responses whose usage could not be read, so that the hold or the gateway's own count stands.
@@ -196,6 +199,7 @@ impl Metrics {
                 "Whether the files hold a configuration that was refused: 1 or 0",
             ),
             handshakes: registered(to, "gateway_tls_handshakes", "TLS handshakes by result"),
+            panics: started(to, "gateway_panics", "Panics by what they ended"),
             connections: registered(to, "gateway_connections", "Connections open now"),
             unreadable_usage: registered(
                 to,
@@ -310,6 +314,11 @@ impl Metrics {
         self.identity_up.remove(scope);
     }
 
+    /// Counts a panic.
+    pub(crate) fn panicked(&self, scope: Scope) {
+        self.panics.get_or_create(&PanicLabel { r#where: scope }).inc();
+    }
+
     /// Counts a TLS handshake.
     pub fn handshake(&self, result: HandshakeResult) {
         self.handshakes.get_or_create(&HandshakeLabel { result }).inc();
@@ -333,6 +342,15 @@ pub(crate) fn registered<M: Metric + Clone + Default>(
     let metric = M::default();
     to.register(name, help, metric.clone());
     metric
+}
+
+/// The panics by scope, each starting at zero.
+fn started(to: &mut Registry, name: &'static str, help: &'static str) -> Family<PanicLabel, Counter> {
+    let panics: Family<PanicLabel, Counter> = registered(to, name, help);
+    for scope in Scope::ALL {
+        drop(panics.get_or_create_owned(&PanicLabel { r#where: scope }));
+    }
+    panics
 }
 
 /// A histogram with buckets up to these bounds, registered.

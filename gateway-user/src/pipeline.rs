@@ -29,6 +29,7 @@ use crate::request::splice::splice;
 use crate::request::{Envelope, Route, query, route};
 use crate::request_id::{GATEWAY_REQUEST_ID, REQUEST_ID, RequestId};
 use crate::session::{OpenCall, Session};
+use crate::supervise::panics::Scope;
 use crate::tenant::KeySlot;
 use crate::tokens::{self, Basis, Estimate};
 use crate::units::Tokens;
@@ -340,7 +341,10 @@ pub(crate) async fn estimate(api: Api, deployment: &Deployment, body: &Bytes) ->
         return tokens::estimate_prompt(api, &deployment.facts, body);
     }
     let (model, bytes) = (deployment.facts, body.clone());
-    let counting = tokio::task::spawn_blocking(move || tokens::estimate_prompt(api, &model, &bytes));
+    let counting = tokio::task::spawn_blocking(move || {
+        let _call = Scope::Call.enter();
+        tokens::estimate_prompt(api, &model, &bytes)
+    });
     // It can only fail by a panic in the counting, and then the bytes are a bound.
     let bound = Estimate { tokens: Tokens::from_bytes(body.len()), basis: Basis::Bound };
     counting.await.unwrap_or(bound)

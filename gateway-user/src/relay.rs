@@ -27,6 +27,7 @@ use crate::meter::hide::UsageHider;
 use crate::meter::inflate::Inflater;
 use crate::meter::stream::{Failure, StreamMeter};
 use crate::reply::{Refusal, token_value};
+use crate::supervise::fault;
 use crate::units::Tokens;
 use crate::upstream::connection::{Connection, ReceiveError};
 use crate::upstream::pool::Pool;
@@ -315,6 +316,7 @@ impl Relay {
     /// Counts what has been forwarded, and books the output among it.
     fn count(&mut self) {
         let Meter::Stream { meter, inflater, spent, .. } = &mut self.meter else { return };
+        fault::point("meter");
         match inflater {
             Some(inflater) => inflater.push(&self.uncounted, |bytes| meter.push(bytes)),
             None => meter.push(&self.uncounted),
@@ -498,6 +500,11 @@ impl Ending {
 
 impl Drop for Relay {
     fn drop(&mut self) {
+        // While a panic unwinds, a second one would end the process, and what could not be counted before cannot be now.
+        // The call settles itself by what is known.
+        if std::thread::panicking() {
+            return;
+        }
         // The caller has hung up. Dropping the source cancels upstream.
         if self.source.is_some() {
             self.count();

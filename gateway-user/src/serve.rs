@@ -21,6 +21,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::config::Listen;
 use crate::gateway::Gateway;
+use crate::supervise::Supervisor;
 use worker::Worker;
 
 /// How long to wait when the process has no file descriptor left to accept with.
@@ -33,10 +34,31 @@ pub const LAST_WORDS: Duration = Duration::from_secs(1);
 /// The certificate in use; replaced whole when its files change.
 pub type Tls = Arc<ArcSwap<ServerConfig>>;
 
+/// What all workers share.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// The gateway.
+    pub gateway: Arc<Gateway>,
+    /// The certificate in use.
+    pub tls: Tls,
+    /// The owner of the workers' threads.
+    pub supervisor: Supervisor,
+}
+
 /// A listening socket and the workers behind it.
 #[derive(Debug)]
 pub struct Server {
     listener: tokio::net::TcpListener,
+    open: Open,
+}
+
+/// The workers of a server that does not listen any more.
+#[derive(Debug)]
+pub struct Draining(Open);
+
+/// The workers with their connections.
+#[derive(Debug)]
+struct Open {
     workers: Vec<Worker>,
     /// One permit a connection.
     connections: Arc<Semaphore>,
@@ -69,28 +91,23 @@ impl Server {
     ///
     /// # Errors
     /// When a thread cannot be started.
-    pub fn start(
-        gateway: &Arc<Gateway>,
-        tls: &Tls,
-        listen: &Listen,
-        listener: TcpListener,
-    ) -> Result<Self, ServeError> {
+    pub fn start(shared: &Shared, listen: &Listen, listener: TcpListener) -> Result<Self, ServeError> {
         let listener = tokio::net::TcpListener::from_std(listener)
             .map_err(|source| ServeError::Listen { address: listen.address, source })?;
         let (draining, drain) = watch::channel(false);
         let count =
             listen.workers.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
         let workers =
-            (0..count).map(|number| Worker::start(number, gateway, tls, &drain)).collect::<Result<_, _>>()?;
+            (0..count).map(|number| Worker::start(number, shared, &drain)).collect::<Result<_, _>>()?;
         let max_connections = listen.max_connections.get().min(Semaphore::MAX_PERMITS);
-        Ok(Self {
-            listener,
+        let open = Open {
             workers,
             connections: Arc::new(Semaphore::new(max_connections)),
             max_connections,
             draining,
-            gateway: Arc::clone(gateway),
-        })
+            gateway: Arc::clone(&shared.gateway),
+        };
+        Ok(Self { listener, open })
     }
 
     /// The address that is listened on.
@@ -101,41 +118,16 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Accepts connections until `shutdown`, then lets open calls finish for at most `listen.drain_timeout` and
-    /// [`LAST_WORDS`].
-    pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        tokio::select! {
-            () = self.accept() => {}
-            () = shutdown => {}
-        }
-        let Self { listener, workers, connections, max_connections, draining, gateway } = self;
-        drop(listener);
-        draining.send_replace(true);
-        let drain_timeout = gateway.snapshot().config.listen.drain_timeout;
-        let open = || max_connections - connections.available_permits();
-        tracing::info!(connections = open(), drain_timeout_seconds = drain_timeout.as_secs_f64(), "draining");
-        let all = u32::try_from(max_connections).unwrap_or(u32::MAX);
-        if tokio::time::timeout(drain_timeout, connections.acquire_many(all)).await.is_err() {
-            tracing::warn!(connections = open(), "drain timeout: what is still open is ended");
-            gateway.shut_down();
-            if tokio::time::timeout(LAST_WORDS, connections.acquire_many(all)).await.is_err() {
-                tracing::warn!(connections = open(), "what has not ended is cut");
-            }
-        }
-        for worker in workers {
-            worker.stop();
-        }
-        drop(gateway);
-    }
-
-    async fn accept(&self) {
+    /// Accepts connections for ever.
+    pub async fn accept(&self) {
+        let Open { workers, connections, .. } = &self.open;
         loop {
             // Beyond the most connections, further ones wait in the kernel's queue.
-            let Ok(permit) = Arc::clone(&self.connections).acquire_owned().await else { return };
+            let Ok(permit) = Arc::clone(connections).acquire_owned().await else { return };
             match self.listener.accept().await {
                 Ok((stream, peer)) => {
-                    self.gateway.metrics.connections.inc();
-                    if let Some(worker) = self.workers.iter().min_by_key(|worker| worker.open()) {
+                    // Where all have ended, the process is about to.
+                    if let Some(worker) = Worker::least_busy(workers) {
                         worker.take(stream, peer, permit).await;
                     }
                 }
@@ -145,6 +137,41 @@ impl Server {
                     tokio::time::sleep(OUT_OF_FILES).await;
                 }
             }
+        }
+    }
+
+    /// Stops listening, and tells connections to end after the calls that are open on them.
+    #[must_use]
+    pub fn close(self) -> Draining {
+        let Self { listener, open } = self;
+        drop(listener);
+        open.draining.send_replace(true);
+        Draining(open)
+    }
+}
+
+impl Draining {
+    /// Waits until all connections have ended, for `listen.drain_timeout` and [`LAST_WORDS`] at most.
+    pub async fn ended(&self) {
+        let Open { connections, max_connections, gateway, .. } = &self.0;
+        let drain_timeout = gateway.snapshot().config.listen.drain_timeout;
+        let open = || max_connections - connections.available_permits();
+        tracing::info!(connections = open(), drain_timeout_seconds = drain_timeout.as_secs_f64(), "draining");
+        let all = u32::try_from(*max_connections).unwrap_or(u32::MAX);
+        if tokio::time::timeout(drain_timeout, connections.acquire_many(all)).await.is_ok() {
+            return;
+        }
+        tracing::warn!(connections = open(), "drain timeout: what is still open is ended");
+        gateway.shut_down();
+        if tokio::time::timeout(LAST_WORDS, connections.acquire_many(all)).await.is_err() {
+            tracing::warn!(connections = open(), "what has not ended is cut");
+        }
+    }
+
+    /// Ends the workers with all that is still open. Blocks the thread.
+    pub fn stop(self) {
+        for worker in self.0.workers {
+            worker.stop();
         }
     }
 }

@@ -2,8 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "tests unwrap, and so do their helpers")]
 #![expect(clippy::float_cmp, reason = "counters are whole numbers")]
 
+#[path = "lifecycle/reloaded.rs"]
+mod reloaded;
 #[path = "lifecycle/revoked.rs"]
 mod revoked;
+#[path = "lifecycle/stopped.rs"]
+mod stopped;
+#[path = "lifecycle/supervised.rs"]
+mod supervised;
 
 use std::fs;
 use std::time::Duration;

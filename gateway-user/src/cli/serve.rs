@@ -1,5 +1,7 @@
 //! `serve`: puts the parts together and runs them until it is told to stop.
 
+mod running;
+
 use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -11,7 +13,6 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use clap::Args;
 use prometheus_client::registry::Registry;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::{ConfigArg, check};
 use crate::admin::Admin;
@@ -23,11 +24,13 @@ use crate::kernel::{self, KernelError, Shedder};
 use crate::limits::Clock;
 use crate::metrics::{self, Metrics};
 use crate::reload::{Reloader, WatchError};
-use crate::serve::{self, ServeError, Server, Tls, descriptors};
+use crate::serve::{self, ServeError, Server, Shared, Tls, descriptors};
 use crate::store::{Store, StoreError, Writer};
+use crate::supervise::{Supervisor, panics};
 use crate::tls::TlsError;
 use crate::upstream::identity::IdentityError;
 use crate::{admin, logging, tls, tokens};
+use running::{Keeper, Running, StopSignals};
 
 /// What `serve` is told.
 #[derive(Debug, Args)]
@@ -72,7 +75,7 @@ enum StartError {
 #[must_use]
 pub fn run(args: ServeArgs) -> ExitCode {
     match start(&args) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => report(&error),
     }
 }
@@ -84,7 +87,7 @@ struct Doors {
     shedder: Arc<Shedder>,
 }
 
-fn start(args: &ServeArgs) -> Result<(), StartError> {
+fn start(args: &ServeArgs) -> Result<ExitCode, StartError> {
     let path = &args.config.path;
     let loaded = Loaded::read(path)?;
     // The first to be started is the last to be dropped: it writes what is still to be written.
@@ -98,9 +101,18 @@ fn start(args: &ServeArgs) -> Result<(), StartError> {
     kernel::drop_privileges()?;
     still_readable(loaded.files(path))?;
     descriptors::reserve(loaded.config.listen.max_connections.get(), &doors.listener);
-    log.in_background()?;
+    let supervisor = Supervisor::default();
+    log.in_background(&supervisor)?;
     preload(&loaded);
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(args, loaded, doors))
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let served = runtime.block_on(async {
+        let running = serve(args, loaded, doors, &supervisor).await?;
+        Ok(running.run().await)
+    });
+    supervisor.stopping();
+    // A second signal does not wait for what is stuck.
+    runtime.shutdown_background();
+    served
 }
 
 impl Doors {
@@ -122,7 +134,12 @@ fn still_readable(files: Vec<PathBuf>) -> Result<(), StartError> {
     })
 }
 
-async fn serve(args: &ServeArgs, loaded: Loaded, doors: Doors) -> Result<(), StartError> {
+async fn serve(
+    args: &ServeArgs,
+    loaded: Loaded,
+    doors: Doors,
+    supervisor: &Supervisor,
+) -> Result<Running, StartError> {
     let Doors { listener, admin, shedder } = doors;
     let path = &args.config.path;
     let files = loaded.files(path);
@@ -131,45 +148,39 @@ async fn serve(args: &ServeArgs, loaded: Loaded, doors: Doors) -> Result<(), Sta
     let shedding = shedder.is_attached();
     let clock = Clock::start();
     let (mut registry, metrics) = metrics::registry();
-    let mut backends = Backends::new(&config, tls::client()?, clock, Arc::clone(&metrics))?;
+    panics::observe(Arc::clone(&metrics));
+    let mut backends = Backends::new(&config, tls::client()?, clock, Arc::clone(&metrics), supervisor)?;
     let prepared = backends.of(&config);
     let keeping = keeping(&config, clock, &metrics, &mut registry)?;
     let gateway = Gateway::new(clock, metrics, keeping, Arc::clone(&shedder), config, directory, prepared);
     gateway.serves_certificate_until(certificate_expires_at);
-    let writer = gateway.store.as_ref().map(|store| Writer::start(store, &gateway)).transpose()?;
+    let store = gateway.store.as_ref();
+    let writer = store.map(|store| Writer::start(store, &gateway, supervisor)).transpose()?;
     if let Some(fleet) = &gateway.fleet {
         registry.register_collector(Box::new(fleet::Leases::new(&gateway)));
         // Before calls come: a budget that others use too is not to be guessed at.
         fleet.join(&gateway).await;
     }
     let tls: Tls = Arc::new(ArcSwap::from_pointee(tls));
-    let server = Server::start(&gateway, &tls, &listen, listener)?;
-    let admin =
-        Admin::new(admin, &gateway, registry).map_err(|error| StartError::Admin(admin_address, error))?;
+    let shared =
+        Shared { gateway: Arc::clone(&gateway), tls: Arc::clone(&tls), supervisor: supervisor.clone() };
+    let server = Server::start(&shared, &listen, listener)?;
+    let admin = Admin::new(admin, &gateway, registry, supervisor)
+        .map_err(|error| StartError::Admin(admin_address, error))?;
     let reloader = Reloader::new(path, files, Arc::clone(&gateway), backends, tls)?;
+    let signals = StopSignals::listen()?;
     if let Some(store) = &gateway.store {
         store.announce(admin.address()?);
     }
     tracing::info!(address = %server.address()?, admin = %admin.address()?, shedding, "listening");
-    let fleet = gateway
-        .fleet
-        .as_ref()
-        .map(|fleet| (Arc::clone(fleet), tokio::spawn(Arc::clone(fleet).run(Arc::clone(&gateway)))));
-    tokio::spawn(reloader.run());
-    tokio::spawn(admin.run());
-    tokio::spawn(maintain(shedder));
-    server.run(told_to_stop(Arc::clone(&gateway))?).await;
-    if let Some(writer) = writer {
-        writer.stop();
-    }
-    if let Some((fleet, running)) = fleet {
-        // It would join again while the node leaves.
-        running.abort();
-        drop(running.await);
-        fleet.leave(&gateway).await;
-    }
-    tracing::info!("stopped");
-    Ok(())
+    let fleet = gateway.fleet.as_ref().map(|fleet| {
+        (Arc::clone(fleet), supervisor.task("fleet", Arc::clone(fleet).run(Arc::clone(&gateway))))
+    });
+    drop(supervisor.task("reloader", reloader.run()));
+    drop(supervisor.task("admin", admin.run()));
+    drop(supervisor.task("shedding", maintain(shedder)));
+    let keeper = Keeper { writer, fleet };
+    Ok(Running { gateway, supervisor: supervisor.clone(), server, keeper, signals })
 }
 
 /// Opens where budgets are kept.
@@ -202,24 +213,6 @@ async fn maintain(shedder: Arc<Shedder>) {
 
 /// How often penalties that are over are taken out, and addresses and interfaces followed.
 const MAINTENANCE: Duration = Duration::from_secs(1);
-
-/// Ready once SIGTERM or SIGINT has come and the load balancers have had `listen.lame_duck` to notice.
-fn told_to_stop(gateway: Arc<Gateway>) -> io::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        gateway.leave();
-        let lame_duck = gateway.snapshot().config.listen.lame_duck;
-        if !lame_duck.is_zero() {
-            tracing::info!(lame_duck_seconds = lame_duck.as_secs_f64(), "leaving: /readyz says no");
-            tokio::time::sleep(lame_duck).await;
-        }
-    })
-}
 
 /// Loads the encoders of the models in use, so that no call waits for one.
 fn preload(loaded: &Loaded) {

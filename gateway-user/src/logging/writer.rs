@@ -8,6 +8,8 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::supervise::{Supervisor, fault};
+
 /// Bytes that may wait to be written. Beyond them lines are dropped, rather than calls held up.
 const MOST_WAITING: usize = 4 * 1024 * 1024;
 /// How long lines gather before they are written together.
@@ -55,10 +57,10 @@ impl Flush {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn in_background(&mut self) -> io::Result<()> {
+    pub fn in_background(&mut self, supervisor: &Supervisor) -> io::Result<()> {
         let writing = Arc::clone(&self.shared);
         let write = move || write(&writing, io::stderr());
-        self.thread = Some(std::thread::Builder::new().name("log".to_owned()).spawn(write)?);
+        self.thread = Some(supervisor.thread("log", write)?);
         Ok(())
     }
 }
@@ -66,6 +68,7 @@ impl Flush {
 fn write(shared: &Shared, mut out: impl Write) {
     let (mut taken, mut quiet) = (Vec::new(), 0);
     loop {
+        fault::point("log");
         let (dropped, ended) = {
             let mut state = shared.state.lock();
             state.asleep = quiet >= QUIET && state.waiting.is_empty();
@@ -97,11 +100,11 @@ impl Drop for Flush {
     fn drop(&mut self) {
         self.shared.state.lock().ended = true;
         self.shared.changed.notify_one();
-        match self.thread.take() {
-            // A panic has told of itself on standard error.
-            Some(thread) => drop(thread.join()),
-            None => write(&self.shared, io::stderr()),
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
         }
+        // What no thread has written: there was none, or it panicked.
+        write(&self.shared, io::stderr());
     }
 }
 
@@ -136,6 +139,7 @@ impl Write for &Shared {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests start the thread themselves")]
 mod tests {
     use super::*;
 

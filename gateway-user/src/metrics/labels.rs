@@ -7,6 +7,7 @@ use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEn
 use super::family::OfTenant;
 use crate::ledger::Kind;
 use crate::names::{BackendName, DeploymentName, ModelName, TenantName};
+use crate::supervise::panics::Scope;
 
 impl OfTenant for TenantReason {
     fn tenant(&self) -> Option<&TenantName> {
@@ -52,7 +53,7 @@ macro_rules! label_values {
     )+};
 }
 
-label_values!(TenantName, DeploymentName, ModelName, BackendName, Kind);
+label_values!(TenantName, DeploymentName, ModelName, BackendName, Kind, Scope);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct CostLabels {
@@ -116,4 +117,9 @@ pub struct ScopeLabel {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct HandshakeLabel {
     pub(super) result: HandshakeResult,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct PanicLabel {
+    pub(super) r#where: Scope,
 }

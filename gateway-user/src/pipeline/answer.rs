@@ -24,6 +24,7 @@ use crate::relay::{Document, Meter, Relay, RelayError, SharedRelay, Source, TOKE
 use crate::reply::{QUOTA_REASON, Refusal, token_value};
 use crate::request::forward::strip_response;
 use crate::session::{OpenCall, Session};
+use crate::supervise::panics::Scope;
 use crate::units::Tokens;
 use crate::upstream::backend::Backend;
 
@@ -86,6 +87,7 @@ impl Body for ReplyBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, RelayError>>> {
+        let _call = Scope::Call.enter();
         match &mut self.content {
             Content::Whole(parts) => Poll::Ready(parts.pop_front().map(|bytes| Ok(Frame::data(bytes)))),
             Content::Relay(relay) => relay.poll_frame(cx),

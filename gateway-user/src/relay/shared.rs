@@ -12,6 +12,7 @@ use http_body::Frame;
 use parking_lot::Mutex;
 
 use super::{Relay, RelayError};
+use crate::supervise::panics::{Scope, contained};
 
 /// The reason of a response that its caller did not take.
 const CALLER_STALLED: &str = "caller_stalled";
@@ -52,13 +53,19 @@ impl Relays {
     pub(crate) fn look_after(&self, now: Instant) {
         self.open.lock().retain(|relay| {
             let Some(relay) = relay.upgrade() else { return false };
-            let mut relay = relay.lock();
-            if let Some(stalled) = relay.as_mut().filter(|relay| relay.has_stalled(now)) {
-                stalled.call.ended_by(CALLER_STALLED);
-                // Its drop settles the call and cancels upstream.
-                *relay = None;
-            }
-            relay.is_some()
+            // This is the worker's own work, not a task: a panic in the end of one relay would end them all.
+            contained(Scope::Call, || goes_on(&relay, now)).unwrap_or(false)
         });
     }
+}
+
+/// Ends a relay if it has stalled for too long. Whether it is still open.
+fn goes_on(relay: &Mutex<Option<Relay>>, now: Instant) -> bool {
+    let mut relay = relay.lock();
+    if let Some(stalled) = relay.as_mut().filter(|relay| relay.has_stalled(now)) {
+        stalled.call.ended_by(CALLER_STALLED);
+        // Its drop settles the call and cancels upstream.
+        *relay = None;
+    }
+    relay.is_some()
 }

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::error::Error as _;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,8 @@ use crate::kernel::{Caller, Refusal};
 use crate::metrics::HandshakeResult;
 use crate::pipeline::{self, ReplyBody};
 use crate::session::{Activity, Session, WorkerState};
+use crate::supervise::fault;
+use crate::supervise::panics::{Scope, Scoped};
 
 /// Bytes that wait in the kernel, beyond those that the caller's receive window has let out.
 const MOST_UNSENT: u32 = 128 * 1024;
@@ -170,9 +172,15 @@ async fn serve_http2(
 fn answer(
     session: &Arc<Session>,
     request: Request<Incoming>,
-) -> Pin<Box<impl Future<Output = Result<Response<ReplyBody>, Infallible>> + use<>>> {
+) -> impl Future<Output = Result<Response<ReplyBody>, Infallible>> + use<> {
     let session = Arc::clone(session);
-    Box::pin(async move { Ok(pipeline::handle(session, request).await) })
+    Scoped::new(
+        Scope::Call,
+        Box::pin(async move {
+            fault::point("call");
+            Ok(pipeline::handle(session, request).await)
+        }),
+    )
 }
 
 /// [`LONGEST_HEAD`] as HTTP/2 counts it.

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
 use super::connection::{self, Accepted};
-use super::{ServeError, Tls};
+use super::{ServeError, Shared};
 use crate::call::{Reporter, Reports};
-use crate::gateway::Gateway;
 use crate::session::WorkerState;
+use crate::supervise::fault;
+use crate::supervise::panics::{Scope, Scoped};
 
 /// Connections that may wait for a worker's attention.
 const QUEUE: usize = 1024;
@@ -26,34 +28,36 @@ const LOOK_AFTER: Duration = Duration::from_millis(400);
 pub(super) struct Worker {
     queue: mpsc::Sender<Handover>,
     open: Arc<AtomicUsize>,
+    connections: Gauge,
     thread: std::thread::JoinHandle<()>,
 }
 
 struct Handover {
     stream: std::net::TcpStream,
     peer: SocketAddr,
-    permit: OwnedSemaphorePermit,
+    open: OpenConnection,
 }
 
-/// Counts a connection among a worker's open ones until it is dropped.
+/// Counts a connection among all that are open, and among its worker's, until it is dropped.
+#[derive(Debug)]
 pub(super) struct OpenConnection {
     among: Arc<AtomicUsize>,
-    gateway: Arc<Gateway>,
+    /// `gateway_connections`.
+    connections: Gauge,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.among.fetch_sub(1, Ordering::Relaxed);
-        self.gateway.metrics.connections.dec();
+        self.connections.dec();
     }
 }
 
 impl Worker {
     pub(super) fn start(
         number: usize,
-        gateway: &Arc<Gateway>,
-        tls: &Tls,
+        shared: &Shared,
         draining: &watch::Receiver<bool>,
     ) -> Result<Self, ServeError> {
         let (reports, reporter) = Reports::new();
@@ -62,29 +66,34 @@ impl Worker {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Worker)?;
         let (queue, receiver) = mpsc::channel(QUEUE);
+        let name = format!("worker-{number}");
         let serving = serve(Serving {
+            name: name.clone(),
             queue: receiver,
-            open: Arc::clone(&open),
-            gateway: Arc::clone(gateway),
+            shared: shared.clone(),
             state,
             reporter,
-            tls: Arc::clone(tls),
             draining: draining.clone(),
         });
-        let thread = std::thread::Builder::new()
-            .name(format!("worker-{number}"))
-            .spawn(move || runtime.block_on(serving))
-            .map_err(ServeError::Worker)?;
-        Ok(Self { queue, open, thread })
+        let run = move || {
+            // All else that the thread polls are connections.
+            let _connections = Scope::Connection.enter();
+            runtime.block_on(Scoped::new(Scope::Background, Box::pin(serving)));
+        };
+        let thread = shared.supervisor.thread(name, run).map_err(ServeError::Worker)?;
+        Ok(Self { queue, open, connections: shared.gateway.metrics.connections.clone(), thread })
     }
 
-    /// Connections that it has.
-    pub(super) fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
+    /// The one with the fewest connections; none where all have ended.
+    pub(super) fn least_busy(workers: &[Self]) -> Option<&Self> {
+        // One that has ended has none, and is not to be taken for the least busy.
+        let alive = workers.iter().filter(|worker| !worker.queue.is_closed());
+        alive.min_by_key(|worker| worker.open.load(Ordering::Relaxed))
     }
 
-    /// Hands a connection over. Waits while the worker's queue is full; a worker that is gone drops it.
+    /// Hands a connection over. Waits while the worker's queue is full; one that has ended closes it.
     pub(super) async fn take(&self, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
+        let open = self.opened(permit);
         let stream = match stream.into_std() {
             Ok(stream) => stream,
             Err(error) => {
@@ -92,9 +101,18 @@ impl Worker {
                 return;
             }
         };
+        if self.queue.send(Handover { stream, peer, open }).await.is_err() {
+            tracing::warn!(peer = %peer, "a connection is closed, because its worker has ended");
+        }
+    }
+
+    fn opened(&self, permit: OwnedSemaphorePermit) -> OpenConnection {
         self.open.fetch_add(1, Ordering::Relaxed);
-        if self.queue.send(Handover { stream, peer, permit }).await.is_err() {
-            tracing::error!("a worker has ended");
+        self.connections.inc();
+        OpenConnection {
+            among: Arc::clone(&self.open),
+            connections: self.connections.clone(),
+            _permit: permit,
         }
     }
 
@@ -102,32 +120,32 @@ impl Worker {
     pub(super) fn stop(self) {
         drop(self.queue);
         if self.thread.join().is_err() {
-            tracing::error!("a worker ended in a panic");
+            tracing::error!("a worker was not seen to its end");
         }
     }
 }
 
 /// A worker, as its own thread sees it.
 struct Serving {
+    name: String,
     queue: mpsc::Receiver<Handover>,
-    open: Arc<AtomicUsize>,
-    gateway: Arc<Gateway>,
+    shared: Shared,
     state: Arc<WorkerState>,
     reporter: Reporter,
-    tls: Tls,
     draining: watch::Receiver<bool>,
 }
 
+#[expect(clippy::disallowed_methods, reason = "a connection ends by itself, and alone")]
 async fn serve(serving: Serving) {
-    let Serving { mut queue, open, gateway, state, reporter, tls, draining } = serving;
-    tokio::spawn(reporter.run());
+    let Serving { name, mut queue, shared, state, reporter, draining } = serving;
+    let Shared { gateway, tls, supervisor } = shared;
+    drop(supervisor.task(format!("{name} reporter"), reporter.run()));
     let mut sweep = tokio::time::interval(SWEEP);
     let mut look_after = tokio::time::interval(LOOK_AFTER);
     loop {
         tokio::select! {
             handover = queue.recv() => {
-                let Some(Handover { stream, peer, permit }) = handover else { return };
-                let open = OpenConnection { among: Arc::clone(&open), gateway: Arc::clone(&gateway), _permit: permit };
+                let Some(Handover { stream, peer, open }) = handover else { return };
                 let stream = match TcpStream::from_std(stream) {
                     Ok(stream) => stream,
                     Err(error) => {
@@ -146,7 +164,50 @@ async fn serve(serving: Serving) {
                 }));
             }
             _ = sweep.tick() => state.pool.sweep(Instant::now()),
-            _ = look_after.tick() => state.relays.look_after(Instant::now()),
+            _ = look_after.tick() => {
+                fault::point(&name);
+                state.relays.look_after(Instant::now());
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    #[expect(clippy::disallowed_methods, reason = "a thread to have the handle of")]
+    fn worker(queue: mpsc::Sender<Handover>, open: usize) -> Worker {
+        let thread = std::thread::spawn(|| {});
+        Worker { queue, open: Arc::new(AtomicUsize::new(open)), connections: Gauge::default(), thread }
+    }
+
+    #[test]
+    fn a_worker_that_has_ended_is_not_the_least_busy() {
+        let (alive, _receiver) = mpsc::channel(1);
+        let (ended, receiver) = mpsc::channel(1);
+        let workers = [worker(ended, 0), worker(alive.clone(), 3), worker(alive, 2)];
+        let busy = |worker: Option<&Worker>| worker.map(|worker| worker.open.load(Ordering::Relaxed));
+        assert_eq!(busy(Worker::least_busy(&workers)), Some(0));
+        drop(receiver);
+        assert_eq!(busy(Worker::least_busy(&workers)), Some(2));
+        assert_eq!(busy(Worker::least_busy(&workers[..1])), None);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_a_worker_cannot_take_does_not_count() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _caller = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
+        let permits = Arc::new(Semaphore::new(1));
+        let permit = Arc::clone(&permits).acquire_owned().await.unwrap();
+        let worker = worker(mpsc::channel(1).0, 0);
+        worker.take(stream, peer, permit).await;
+        assert_eq!(worker.open.load(Ordering::Relaxed), 0);
+        assert_eq!(worker.connections.get(), 0);
+        assert_eq!(permits.available_permits(), 1);
     }
 }

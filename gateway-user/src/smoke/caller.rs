@@ -46,6 +46,10 @@ impl Caller {
         };
         let (sender, connection) = http1::handshake(TokioIo::new(transport)).await?;
         // What breaks the connection breaks the answer that is waited for, and is reported there.
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "it ends with its connection, and a broken one is noticed"
+        )]
         tokio::spawn(async { drop(connection.await) });
         Ok(Self { sender, endpoint, key })
     }

@@ -14,6 +14,7 @@ use crate::gateway::Gateway;
 use crate::ledger::{ADJUSTMENTS_AT_ONCE, Pending, hour_of};
 use crate::limits::{Account, Checkpoint, Now};
 use crate::names::TenantName;
+use crate::supervise::{Supervisor, fault};
 
 /// From one checkpoint to the next: with `PATIENCE`, what a killed process may lose at most.
 const INTERVAL: Duration = Duration::from_millis(450);
@@ -66,7 +67,7 @@ impl Writer {
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn start(store: &Arc<Store>, gateway: &Arc<Gateway>) -> io::Result<Self> {
+    pub fn start(store: &Arc<Store>, gateway: &Arc<Gateway>, supervisor: &Supervisor) -> io::Result<Self> {
         let (committer, commits) = sync_channel(1);
         let now = gateway.clock.now();
         let mut work = Work {
@@ -86,8 +87,8 @@ impl Writer {
         let mut writer = Self { store: Arc::clone(store), threads: Vec::new() };
         let disk = Arc::clone(store);
         // The other's end is this one's: it drops the sender.
-        writer.threads.push(thread("store", move || work.run())?);
-        writer.threads.push(thread("store-disk", move || commit_all(&disk, &commits))?);
+        writer.threads.push(supervisor.thread("store", move || work.run())?);
+        writer.threads.push(supervisor.thread_until_done("store-disk", move || commit_all(&disk, &commits))?);
         Ok(writer)
     }
 
@@ -100,7 +101,7 @@ impl Writer {
         self.store.signal.stop();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
-                tracing::error!("the store's writer ended in a panic");
+                tracing::error!("the store's writer was not seen to its end");
             }
         }
     }
@@ -112,15 +113,24 @@ impl Drop for Writer {
     }
 }
 
-fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(run)
-}
-
 /// Waits for the disk, so that the other thread need not.
 fn commit_all(store: &Store, commits: &Receiver<Arc<Changes>>) {
     give_way();
     for changes in commits {
+        let _told = Committing(store);
+        fault::point("store-disk");
         store.signal.committed(store.books.commit(&changes));
+    }
+}
+
+/// A commit under way. One that ends in a panic has ended all the same, and the other thread must not wait for it.
+struct Committing<'a>(&'a Store);
+
+impl Drop for Committing<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.signal.committed(Err(StoreError::panicked(self.0.books.path())));
+        }
     }
 }
 
@@ -135,6 +145,7 @@ impl Work {
                 None => Due::Checkpoint { earliest: begun + earliest, latest: begun + latest },
                 Some(late) => Due::Commit(late.unwrap_or(begun + latest)),
             };
+            fault::point("store");
             let went_well = match self.store.signal.wait(due) {
                 Event::Due if late.flatten().is_some() => self.commit_is_late(),
                 Event::Due => {
@@ -160,11 +171,13 @@ impl Work {
             self.on_disk(number, now);
         } else {
             let changes = Arc::new(changes);
-            // It waits for this, and ends only after this thread.
-            let sent = self.committer.send(Arc::clone(&changes)).is_ok();
+            // It waits for this, and ends after this thread, unless it panicked. Then the journal has the last word.
+            if self.committer.send(Arc::clone(&changes)).is_err() {
+                self.note(&changes, now);
+                return false;
+            }
             let late = Some(Instant::now() + PATIENCE);
-            self.committing = sent.then_some(Commit { changes, begun: now, late });
-            return sent;
+            self.committing = Some(Commit { changes, begun: now, late });
         }
         true
     }

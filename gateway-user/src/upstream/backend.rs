@@ -182,6 +182,7 @@ impl Backend {
     }
 
     /// Opens a connection to it, unless it is out. After a failure it is.
+    #[expect(clippy::disallowed_methods, reason = "an attempt ends by itself, and its call hears of it")]
     pub(crate) async fn connect(self: &Arc<Self>) -> Result<Box<Connection>, ConnectError> {
         if let Some(wait) = self.breaker.out(self.clock.now()) {
             return Err(ConnectError::Out(Arc::clone(&self.authority), wait));
@@ -194,6 +195,10 @@ impl Backend {
     }
 
     /// Connects, and opens the breaker where that fails.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "however the trials end, calls find out for themselves again"
+    )]
     async fn connect_or_open(self: Arc<Self>) -> Result<Box<Connection>, ConnectError> {
         let begun = self.clock.now();
         let connected = self.try_to_connect().await;

@@ -155,6 +155,7 @@ async fn on_a_budget<F: Future>(spent: usize, future: F) -> F::Output {
 }
 
 #[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "the far end of a test")]
 async fn a_call_that_has_spent_its_tasks_budget_is_woken_again() {
     let (mut connection, mut far) = connect().await;
     tokio::spawn(async move {
