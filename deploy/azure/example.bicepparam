@@ -15,4 +15,6 @@ param deployments = [
 ]
 param clusterIssuer = 'https://REPLACE-ME.oic.prod-aks.azure.com/TENANT/CLUSTER/'
 param monthlyBudgetDollars = 1500
+// The month of the first deployment, such as 2026-12-01; later deployments keep it.
+param budgetStart = 'REPLACE-ME'
 param alertEmails = ['platform@example.com']

@@ -2,6 +2,8 @@
 //   az deployment group create --resource-group RG --template-file deploy/azure/main.bicep --parameters deploy/azure/example.bicepparam
 targetScope = 'resourceGroup'
 
+import { deploymentType } from 'types.bicep'
+
 @description('Where everything goes. The models must be offered there.')
 param location string = resourceGroup().location
 
@@ -20,14 +22,26 @@ param costCenter string
 @description('Who answers, for the tags.')
 param owner string
 
-@description('Model deployments. capacity is in thousands of tokens a minute: the ceiling that holds whatever the gateway does.')
+@description('Model deployments. Their capacity is the ceiling that holds whatever the gateway does.')
 param deployments deploymentType[]
 
-@description('Issuer URL of the AKS cluster whose pods may act as the identity: az aks show --query oidcIssuerProfile.issuerUrl.')
-param clusterIssuer string
+@description('Issuer URL of the AKS cluster whose pods may act as the identity: az aks show --query oidcIssuerProfile.issuerUrl. Empty: no cluster; the identity is assigned to a virtual machine.')
+param clusterIssuer string = ''
 
-@description('Networks that may reach the account. Empty: any network, still only with the identity.')
+@description('Subnets that may reach the account\'s public address. Empty: any network, still only with the identity.')
 param allowedSubnetIds string[] = []
+
+@description('Subnet, in the region of location, that gets a private endpoint to the account. Empty: no private endpoint.')
+param privateEndpointSubnetId string = ''
+
+@description('Id of an existing private DNS zone privatelink.openai.azure.com. Empty: one is made, linked to the virtual network of privateEndpointSubnetId.')
+param privateDnsZoneId string = ''
+
+@description('Whether the account has a public address. Without one it is reached by its private endpoint only.')
+param publicNetworkAccess 'Enabled' | 'Disabled' = empty(privateEndpointSubnetId) ? 'Enabled' : 'Disabled'
+
+@description('Defender for AI on this account; needs the plan for AI services in Defender for Cloud. Without it the subscription\'s setting holds.')
+param defenderForAI ('Enabled' | 'Disabled')?
 
 @description('A whole month of everything in this resource group, in dollars; told at 50, 90 and 100 percent.')
 param monthlyBudgetDollars int
@@ -35,18 +49,10 @@ param monthlyBudgetDollars int
 @description('Where alerts go.')
 param alertEmails string[]
 
-@description('First day of the month in which the budget starts, as yyyy-MM-01.')
-param budgetStart string = utcNow('yyyy-MM-01')
-
-@export()
-type deploymentType = {
-  @description('As callers name it.')
-  name: string
-  model: string
-  version: string
-  sku: 'Standard' | 'GlobalStandard' | 'DataZoneStandard'
-  capacity: int
-}
+@description('First day of the month of the first deployment, as yyyy-MM-01. Azure refuses to change it: later deployments name the same day.')
+@minLength(10)
+@maxLength(10)
+param budgetStart string
 
 var tags = {
   env: environment
@@ -74,6 +80,21 @@ module openai 'modules/openai.bicep' = {
     tags: tags
     deployments: deployments
     allowedSubnetIds: allowedSubnetIds
+    publicNetworkAccess: publicNetworkAccess
+    defenderForAI: defenderForAI
+  }
+}
+
+module private 'modules/private.bicep' = if (!empty(privateEndpointSubnetId)) {
+  name: 'private'
+  params: {
+    name: '${name}-openai'
+    location: location
+    tags: tags
+    // An output, so that the endpoint comes after the deployments: the account takes one change at a time.
+    accountId: openai.outputs.id
+    subnetId: privateEndpointSubnetId
+    zoneId: privateDnsZoneId
   }
 }
 
@@ -101,5 +122,11 @@ module monitoring 'modules/monitoring.bicep' = {
 @description('For backends.endpoint in gateway.toml.')
 output endpoint string = openai.outputs.endpoint
 
-@description('For the annotation of the service account.')
+output accountId string = openai.outputs.id
+output accountName string = openai.outputs.name
+
+@description('For the annotation of the service account, or backends.identity.client_id on a virtual machine.')
 output identityClientId string = identity.outputs.clientId
+
+@description('For az vm identity assign --identities.')
+output identityId string = identity.outputs.id

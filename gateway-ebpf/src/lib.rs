@@ -7,6 +7,7 @@
 #[cfg(feature = "user")]
 pub mod batch;
 pub mod gcra;
+pub mod held;
 pub mod maps;
 pub mod packet;
 pub mod source;

@@ -104,8 +104,8 @@ impl NetworkV4 {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct Known {
-    /// How many established connections it holds.
-    pub held: u64,
+    /// How many established connections it holds, as [`held`](crate::held) counts them: below zero is none.
+    pub held: i64,
     /// Its connection [`Rate`]'s word.
     pub word: u64,
 }

@@ -6,7 +6,7 @@
 mod report;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, StatusCode};
 
@@ -156,13 +156,14 @@ impl Call {
         Permission { gateway: Arc::clone(&self.gateway), tenant: Arc::clone(&self.tenant), slot: self.slot }
     }
 
-    /// The request is about to go upstream.
+    /// The request is about to go upstream. It may be once more, where the connection before was found closed.
     pub(crate) fn forwarding(&mut self, backend: &BackendName) {
         self.trace.backend = Some(backend.clone());
         let now = Instant::now();
         self.stage = Stage::Forwarded;
-        self.forwarded_at = Some(now);
-        self.gateway.metrics.overhead.observe(now.saturating_duration_since(self.arrived).as_secs_f64());
+        if let Some(overhead) = own_time(self.arrived, self.forwarded_at.replace(now), now) {
+            self.gateway.metrics.overhead.observe(overhead.as_secs_f64());
+        }
     }
 
     /// The request did not get upstream after all.
@@ -376,4 +377,23 @@ const CALLER_GONE_STATUS: u16 = 499;
 #[expect(clippy::cast_precision_loss, reason = "a ratio for a histogram")]
 fn ratio(estimate: Tokens, actual: Tokens) -> f64 {
     estimate.get() as f64 / actual.get() as f64
+}
+
+/// The gateway's own time, of a request that goes upstream at `now`. It is told at the first try only: from then on the call
+/// waits for connections, and is still one call.
+fn own_time(arrived: Instant, tried_before: Option<Instant>, now: Instant) -> Option<Duration> {
+    tried_before.is_none().then(|| now.saturating_duration_since(arrived))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_try_tells_no_time_of_our_own() {
+        let arrived = Instant::now();
+        let at = |ms| arrived + Duration::from_millis(ms);
+        assert_eq!(own_time(arrived, None, at(20)), Some(Duration::from_millis(20)));
+        assert_eq!(own_time(arrived, Some(at(20)), at(70)), None);
+    }
 }

@@ -291,7 +291,7 @@ impl Gateway {
         self.registry.lock().accounts.get(tenant).map(Arc::clone)
     }
 
-    /// Whether a call could be made at this moment: there is a token for one of the backends.
+    /// Whether a call could be made at this moment: at least one backend has a token, or needs none.
     #[must_use]
     pub fn has_identity(&self) -> bool {
         let now = self.clock.now().utc_seconds;

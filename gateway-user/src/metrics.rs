@@ -41,9 +41,9 @@ pub struct Metrics {
     inflight: Family<TenantLabel, Gauge>,
     /// Prompt estimate over upstream's own count, of the calls whose prompt was tokenised.
     pub estimate_ratio: Histogram,
-    /// The gateway's own time before the request went upstream.
+    /// The gateway's own time before the request first went upstream; once a call.
     pub overhead: Histogram,
-    /// From the request's last byte sent upstream to the response's first.
+    /// From the start of sending the request upstream to the head of its response.
     pub upstream: Histogram,
     /// From the request's arrival to the first chunk of a stream.
     pub time_to_first_token: Histogram,

@@ -5,6 +5,7 @@ pub mod backend;
 mod breaker;
 pub mod choice;
 pub(crate) mod connection;
+mod dial;
 pub mod http1;
 pub mod identity;
 pub(crate) mod pool;

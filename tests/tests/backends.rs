@@ -44,6 +44,7 @@ async fn a_backend_that_is_down_is_out_until_it_is_back() {
     scene.ready().await.unwrap();
     assert!(is_up(&scene, "first").await, "until the contrary is known");
     for _ in 0..3 {
+        assert!(is_up(&scene, "first").await, "it takes three failures");
         assert_eq!(status_of_a_call(&scene).await, 200);
     }
     assert!(!is_up(&scene, "first").await && !is_up_in_status(&scene, "first").await);
@@ -61,6 +62,27 @@ async fn a_backend_that_is_down_is_out_until_it_is_back() {
     wait_until("it is seen to be back, without a call", async || is_up(&scene, "first").await).await.unwrap();
     assert_eq!(status_of_a_call(&scene).await, 200);
     assert_eq!((first.requests().len(), scene.azure.requests().len()), (1, 3));
+    scene.unharmed().await.unwrap();
+}
+
+#[tokio::test]
+async fn one_failure_puts_no_backend_out() {
+    let azure = Simulator::start(Options::default()).unwrap();
+    let place = Unheard::new().unwrap();
+    let address = place.address();
+    let backends = format!(
+        "[[backends]]\nname = \"spare\"\nendpoint = \"{}\"\npriority = 2\n\
+         [[backends]]\nname = \"first\"\nendpoint = \"http://{address}\"\npriority = 1\n",
+        azure.endpoint()
+    );
+    let config = Config::for_simulator(&azure).unwrap().with(&backends).unwrap();
+    let scene = Scene::of(azure, &config).unwrap();
+    scene.ready().await.unwrap();
+    assert_eq!(status_of_a_call(&scene).await, 200);
+    let first = second(address);
+    // Were it out, this call would come before the first trial, and go to the spare one.
+    assert_eq!(status_of_a_call(&scene).await, 200);
+    assert_eq!((first.requests().len(), scene.azure.requests().len()), (1, 1));
     scene.unharmed().await.unwrap();
 }
 

@@ -1,8 +1,11 @@
-// The identity that the gateway's pods take on. Nothing secret belongs to it: the cluster vouches for its pods.
+// The gateway's identity. Nothing secret belongs to it: a cluster vouches for its pods, Azure for a virtual machine that
+// it is assigned to.
 
 param name string
 param location string
 param tags object
+
+@description('Empty: no cluster may use the identity.')
 param clusterIssuer string
 param serviceAccount string
 
@@ -12,7 +15,7 @@ resource identity 'Microsoft.ManagedIdentity/userAssignedIdentities@2023-01-31' 
   tags: tags
 }
 
-resource trust 'Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials@2023-01-31' = {
+resource trust 'Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials@2023-01-31' = if (!empty(clusterIssuer)) {
   parent: identity
   name: 'aoai-gateway'
   properties: {
@@ -22,5 +25,6 @@ resource trust 'Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdenti
   }
 }
 
+output id string = identity.id
 output clientId string = identity.properties.clientId
 output principalId string = identity.properties.principalId

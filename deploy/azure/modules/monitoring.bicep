@@ -15,7 +15,7 @@ resource account 'Microsoft.CognitiveServices/accounts@2024-10-01' existing = {
   name: accountName
 }
 
-resource logs 'Microsoft.OperationalInsights/workspaces@2023-09-01' = {
+resource logs 'Microsoft.OperationalInsights/workspaces@2025-07-01' = {
   name: '${name}-logs'
   location: location
   tags: tags
@@ -96,7 +96,7 @@ resource tokens 'Microsoft.Insights/metricAlerts@2018-03-01' = {
   }
 }
 
-resource budget 'Microsoft.Consumption/budgets@2023-11-01' = {
+resource budget 'Microsoft.Consumption/budgets@2024-08-01' = {
   name: '${name}-month'
   properties: {
     category: 'Cost'

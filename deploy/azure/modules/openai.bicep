@@ -1,12 +1,14 @@
 // The account and its model deployments.
 
-import { deploymentType } from '../main.bicep'
+import { deploymentType } from '../types.bicep'
 
 param name string
 param location string
 param tags object
 param deployments deploymentType[]
 param allowedSubnetIds string[]
+param publicNetworkAccess 'Enabled' | 'Disabled'
+param defenderForAI ('Enabled' | 'Disabled')?
 
 resource account 'Microsoft.CognitiveServices/accounts@2024-10-01' = {
   name: name
@@ -21,7 +23,7 @@ resource account 'Microsoft.CognitiveServices/accounts@2024-10-01' = {
     customSubDomainName: name
     // There are no keys to leak, to paste into a script, or to get round the gateway with.
     disableLocalAuth: true
-    publicNetworkAccess: 'Enabled'
+    publicNetworkAccess: publicNetworkAccess
     networkAcls: {
       defaultAction: empty(allowedSubnetIds) ? 'Allow' : 'Deny'
       virtualNetworkRules: [for id in allowedSubnetIds: {
@@ -47,11 +49,20 @@ resource models 'Microsoft.CognitiveServices/accounts/deployments@2024-10-01' = 
       name: deployment.model
       version: deployment.version
     }
-    raiPolicyName: 'Microsoft.DefaultV2'
-    // Prices change with versions; gateway.toml names them, so a new version is a decision.
-    versionUpgradeOption: 'OnceCurrentVersionExpired'
+    raiPolicyName: deployment.?raiPolicyName ?? 'Microsoft.DefaultV2'
+    versionUpgradeOption: deployment.?versionUpgradeOption ?? 'OnceCurrentVersionExpired'
   }
 }]
 
+resource defender 'Microsoft.CognitiveServices/accounts/defenderForAISettings@2024-10-01' = if (defenderForAI != null) {
+  parent: account
+  name: 'Default'
+  properties: {
+    state: defenderForAI!
+  }
+  dependsOn: [models]
+}
+
+output id string = account.id
 output name string = account.name
 output endpoint string = account.properties.endpoint

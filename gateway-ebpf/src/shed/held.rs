@@ -11,6 +11,7 @@ use aya_ebpf::bindings::{
 use aya_ebpf::macros::sock_ops;
 use aya_ebpf::programs::SockOpsContext;
 use gateway_ebpf::gcra::Word as _;
+use gateway_ebpf::held as count;
 use gateway_ebpf::maps::Known;
 use gateway_ebpf::source::Source;
 
@@ -32,8 +33,8 @@ pub(crate) fn held(ctx: SockOpsContext) -> u32 {
         if established {
             add(&ctx, &source);
         } else if let Some((held, _)) = maps::known(&source) {
-            // No count, or none left, only when it was evicted: what the source held before is not owed.
-            held.decrement();
+            // No count only when it was evicted: the connections that the source held before are not owed.
+            count::closed(&held);
         }
     }
     1
@@ -46,7 +47,7 @@ fn add(ctx: &SockOpsContext, source: &Source) {
         return;
     }
     if let Some((held, _)) = maps::known(source) {
-        held.increment();
+        count::opened(&held);
         return;
     }
     // Its rate goes with it: a first connection is no fresh start.
@@ -56,7 +57,7 @@ fn add(ctx: &SockOpsContext, source: &Source) {
     }
     // Another CPU was first.
     if let Some((held, _)) = maps::known(source) {
-        held.increment();
+        count::opened(&held);
     }
 }
 

@@ -70,7 +70,7 @@ pub(super) fn penalty_end(source: &Source) -> Option<u64> {
 pub(super) fn known(source: &Source) -> Option<(Shared, Shared)> {
     let known = KNOWN.get_ptr_mut(source)?;
     // SAFETY: a map value stays valid until the program returns; only its member's address is taken.
-    let held = unsafe { &raw mut (*known).held };
+    let held = unsafe { &raw mut (*known).held }.cast::<u64>();
     // SAFETY: a map value stays valid until the program returns; only its member's address is taken.
     let word = unsafe { &raw mut (*known).word };
     Some((Shared::new(held), Shared::new(word)))

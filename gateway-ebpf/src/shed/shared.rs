@@ -3,34 +3,25 @@
 use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 
 use gateway_ebpf::gcra::Word;
+use gateway_ebpf::held::Count;
 
 /// A map value of eight bytes, changed atomically only. Valid until the program returns.
 #[derive(Clone, Copy)]
 pub(super) struct Shared(*mut u64);
 
 impl Shared {
-    /// Wraps what a map of `u64` values returned.
+    /// Wraps the address of a map's word of eight bytes.
     #[inline(always)]
     pub(super) const fn new(value: *mut u64) -> Self {
         Self(value)
     }
+}
 
-    /// Adds one.
+impl Count for Shared {
     #[inline(always)]
-    pub(super) fn increment(self) {
+    fn add(&self, change: i64) {
         // SAFETY: a map value is aligned to 8 and stays valid until the program returns.
-        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(self.0, 1) };
-    }
-
-    /// Takes one off, unless there is none.
-    #[inline(always)]
-    pub(super) fn decrement(self) {
-        for _ in 0..4 {
-            let seen = self.load();
-            if seen == 0 || self.replace(seen, seen - 1) {
-                return;
-            }
-        }
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(self.0, change as u64) };
     }
 }
 

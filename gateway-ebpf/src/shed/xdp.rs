@@ -5,6 +5,7 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use gateway_ebpf::gcra::{Rate, Word as _};
+use gateway_ebpf::held::connections;
 use gateway_ebpf::maps::{Known, Limits};
 use gateway_ebpf::packet::{self, Skip};
 use gateway_ebpf::source::Source;
@@ -85,7 +86,7 @@ fn open(limits: &Limits, source: &Source, now_ns: u64) -> Verdict {
     let rate = limits.connections;
     let known = maps::known(source);
     if let Some((held, word)) = known {
-        if held.load() >= limits.held {
+        if connections(held.load() as i64) >= limits.held {
             return Verdict::OverHeld;
         }
         if rate.admit(word.load(), now_ns).is_none() {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use gateway_ebpf::gcra::Rate;
+use gateway_ebpf::held::connections;
 use gateway_ebpf::maps::Known;
 use gateway_ebpf::source::Source;
 use gateway_ebpf::verdict::Verdict;
@@ -126,6 +127,7 @@ pub(super) fn describe(
         Some(Reading { packets, known, attachment }) => {
             for (source, Known { held, word }) in known {
                 let over_rate = rate.wait_ns(word, now_ns) > 0;
+                let held = connections(held);
                 if held > 0 || over_rate {
                     let state = sources.entry(source).or_default();
                     (state.connections, state.over_rate) = (held, over_rate);

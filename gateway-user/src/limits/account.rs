@@ -15,7 +15,7 @@ use std::num::NonZeroU32;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::Now;
 use super::lease::Lease;
@@ -170,7 +170,7 @@ impl Account {
     /// # Errors
     /// [`Refused`] names the limit; nothing was counted then.
     pub fn admit(&self, limits: &Limits, ask: &Ask, now: Now) -> Result<(Held, Grant), Refused> {
-        let mut state = self.state.lock();
+        let mut state = self.decide();
         let calls_used = state.calls.used(now);
         if let Some(limit) = limits.calls_per_minute
             && calls_used >= u64::from(limit.get())
@@ -227,7 +227,7 @@ impl Account {
         prices: &Prices,
         now: Now,
     ) -> Result<(), Refused> {
-        let mut state = self.state.lock();
+        let mut state = self.decide();
         state.room(limits, Tokens::ZERO, more.get(), prices, now)?;
         state.leased_room(limits, Tokens::ZERO, more.get(), prices, now)?;
         let cost = cost_bound(prices, Tokens::ZERO, more);
@@ -286,7 +286,17 @@ impl Account {
 
     /// Tokens of the minute that are neither used nor held; `None` without such a limit.
     pub fn tokens_left(&self, limits: &Limits, now: Now) -> Option<Tokens> {
-        limits.tokens_per_minute.map(|limit| self.state.lock().tokens_left(limits, limit, now))
+        limits.tokens_per_minute.map(|limit| self.decide().tokens_left(limits, limit, now))
+    }
+
+    /// Locks the state for one decision. How the node stands with the fleet's store is read here, once: it may change at
+    /// any moment, and a decision that reads it twice could follow neither.
+    fn decide(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock();
+        if let Some(lease) = &mut state.lease {
+            lease.read_footing();
+        }
+        state
     }
 
     /// Reads every counter.

@@ -104,6 +104,8 @@ pub(super) struct Budget {
 #[derive(Debug)]
 pub(super) struct Lease {
     standing: Arc<Standing>,
+    /// How it stood when the running decision began.
+    footing: Footing,
     pub(super) booked: Booked,
     acknowledged: Booked,
     generation: Box<str>,
@@ -142,6 +144,7 @@ pub(super) struct Told {
 impl Lease {
     pub(super) fn new(standing: Arc<Standing>) -> Self {
         Self {
+            footing: standing.footing(),
             standing,
             booked: Booked::default(),
             acknowledged: Booked::default(),
@@ -167,8 +170,14 @@ impl Lease {
         booked.cost = booked.cost.saturating_add(cost[0].get()).saturating_sub(cost[1].get());
     }
 
-    pub(super) fn footing(&self) -> Footing {
-        self.standing.footing()
+    /// Reads how the node stands with the store, for all of one decision.
+    pub(super) fn read_footing(&mut self) {
+        self.footing = self.standing.footing();
+    }
+
+    /// How the node stood with the store when the running decision began.
+    pub(super) const fn footing(&self) -> Footing {
+        self.footing
     }
 
     /// What of a resource is leased and neither used nor held.

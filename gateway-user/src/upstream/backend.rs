@@ -1,7 +1,6 @@
 //! A backend as the data path sees it: where to connect, and with which token.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -11,13 +10,13 @@ use http::{HeaderValue, StatusCode};
 use prometheus_client::metrics::gauge::Gauge;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::either::Either;
 
 use super::access::{Access, Known};
 use super::breaker::{Breaker, FIRST_PAUSE, next_pause};
 use super::connection::Connection;
+use super::dial::connect_tcp;
 use super::identity::TokenSlot;
 use crate::config;
 use crate::limits::Clock;
@@ -181,33 +180,35 @@ impl Backend {
         self.breaker.out(self.clock.now()).is_none()
     }
 
-    /// Opens a connection to it, unless it is out. After a failure it is.
+    /// Opens a connection to it, unless it is out. After a few failures in a row it is.
     #[expect(clippy::disallowed_methods, reason = "an attempt ends by itself, and its call hears of it")]
     pub(crate) async fn connect(self: &Arc<Self>) -> Result<Box<Connection>, ConnectError> {
         if let Some(wait) = self.breaker.out(self.clock.now()) {
             return Err(ConnectError::Out(Arc::clone(&self.authority), wait));
         }
         // In a task of its own, so that a backend is found to be silent even if no caller waits for that.
-        let connecting = tokio::spawn(Arc::clone(self).connect_or_open());
+        let connecting = tokio::spawn(Arc::clone(self).connect_and_note());
         connecting.await.unwrap_or_else(|ended| {
             Err(ConnectError::Tcp(Arc::clone(&self.authority), std::io::Error::other(ended)))
         })
     }
 
-    /// Connects, and opens the breaker where that fails.
+    /// Connects, and tells the breaker how that ended.
     #[expect(
         clippy::disallowed_methods,
         reason = "however the trials end, calls find out for themselves again"
     )]
-    async fn connect_or_open(self: Arc<Self>) -> Result<Box<Connection>, ConnectError> {
+    async fn connect_and_note(self: Arc<Self>) -> Result<Box<Connection>, ConnectError> {
         let begun = self.clock.now();
         let connected = self.try_to_connect().await;
-        if let Err(error) = &connected {
+        match &connected {
+            Ok(_connection) => self.breaker.succeeded(self.clock.now()),
             // Of all that fail together one line is enough.
-            if self.breaker.open(begun, self.clock.now()) {
+            Err(error) if self.breaker.failed(begun, self.clock.now()) => {
                 tracing::warn!(backend = %self.name, error = %error, "cannot connect to backend: it is out");
                 tokio::spawn(try_until_back(Trials(Arc::downgrade(&self))));
-            } else {
+            }
+            Err(error) => {
                 tracing::debug!(backend = %self.name, error = %error, "cannot connect to backend");
             }
         }
@@ -265,16 +266,4 @@ async fn try_until_back(trials: Trials) {
             }
         }
     }
-}
-
-/// The first of a host's addresses that accepts.
-async fn connect_tcp(host: &str, port: u16) -> std::io::Result<TcpStream> {
-    let mut last = None;
-    for address in tokio::net::lookup_host((host, port)).await?.collect::<Vec<SocketAddr>>() {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = Some(error),
-        }
-    }
-    Err(last.unwrap_or_else(|| std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address")))
 }

@@ -343,6 +343,8 @@ pub(crate) fn a_burst_of_connections_passes_and_no_more() -> Result<()> {
     ensure!(bench.run(&v4(&tcp(PORT, SYN)))? == Verdict::Opened, "one more may be held");
     bench.known()?.insert(Source::from_v4(THERE), Known { held: 10, word: 0 }, 0)?;
     ensure!(bench.run(&v4(&tcp(PORT, SYN)))? == Verdict::OverHeld);
+    bench.known()?.insert(Source::from_v4(THERE), Known { held: -1, word: 0 }, 0)?;
+    ensure!(bench.run(&v4(&tcp(PORT, SYN)))? == Verdict::Opened, "a count below zero is none");
     Ok(())
 }
 

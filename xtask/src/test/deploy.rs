@@ -43,7 +43,8 @@ pub(super) fn manifests(context: &Context) -> Result<Outcome> {
     ensure!(rendered.status.success(), "kubectl kustomize ended with {}", rendered.status);
     let file = context.root.join("target/manifests.yaml");
     std::fs::write(&file, rendered.stdout).with_context(|| file.display().to_string())?;
-    pass(context.command(python).arg("deploy/check.py").arg(file))?;
+    pass(context.command(&python).arg("deploy/check.py").arg(file))?;
+    pass(context.command(python).arg("deploy/bicep_test.py"))?;
     configuration(context)?;
     Ok(Outcome::Passed)
 }

@@ -41,7 +41,7 @@ impl Account {
 
     /// Whether this node has leased enough to let a call in. What local counters refuse anyway is [`Cover::Enough`].
     pub fn cover(&self, limits: &Limits, ask: &Ask, now: Now) -> Cover {
-        let state = &mut *self.state.lock();
+        let state = &mut *self.decide();
         let needs = state.needs(limits, ask, now);
         needs.map_or(Cover::Enough, |needs| state.covered(limits, &needs, now))
     }
@@ -49,7 +49,7 @@ impl Account {
     /// Whether this node has leased enough to hold `more` output tokens for an open call.
     pub fn cover_growth(&self, limits: &Limits, more: Tokens, prices: &Prices, now: Now) -> Cover {
         let cost = cost_bound(prices, Tokens::ZERO, more).get();
-        self.state.lock().covered(limits, &Amounts { calls: 0, tokens: more.get(), cost }, now)
+        self.decide().covered(limits, &Amounts { calls: 0, tokens: more.get(), cost }, now)
     }
 
     /// Whether the request to the store that a ticket names was answered.
@@ -113,7 +113,7 @@ impl Account {
     /// What is leased of the minute's tokens; `None` without a fleet or without such a limit.
     pub fn leased_tokens(&self, limits: &Limits, now: Now) -> Option<LeasedTokens> {
         let limit = u64::from(limits.tokens_per_minute?.get());
-        let state = &mut *self.state.lock();
+        let state = &mut *self.decide();
         let used = state.tokens.used(now);
         let lease = state.lease.as_ref()?;
         let leased = lease.leased(Resource::Tokens);

@@ -1,8 +1,10 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use proptest::prelude::*;
 
-use super::super::{Admission, Quota};
+use super::super::{Admission, Footing, Quota, Standing};
 use super::*;
 use crate::units::TokenPrice;
 
@@ -194,6 +196,35 @@ fn spent_output_leaves_the_window_a_minute_after_it_was_seen() {
     assert_eq!(counters.tokens_in_window, Tokens::new(110));
     assert_eq!(counters.tokens_held, Tokens::ZERO);
     assert_eq!(counters.periods[Period::Daily.index()].tokens, Tokens::new(310));
+}
+
+#[test]
+fn one_decision_follows_one_footing() {
+    let standing = Arc::new(Standing::new(Footing::Shared));
+    let account = Account::leased(Arc::clone(&standing));
+    let limits = tokens_per_minute(100_000);
+    let over = AtomicBool::new(false);
+    // Nothing is leased, so that a call is unleased, or let in on the node's share. That the store has nothing left, only a
+    // decision says that read both.
+    let strange = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                standing.set(Footing::Alone { nodes: 1 });
+                standing.set(Footing::Shared);
+            }
+        });
+        let strange = (0..300_000).find_map(|_| match account.admit(&limits, &ask(10), START) {
+            Ok((held, _)) => {
+                account.release(&held);
+                None
+            }
+            Err(Refused::Unleased { .. }) => None,
+            Err(refused) => Some(refused),
+        });
+        over.store(true, Ordering::Relaxed);
+        strange
+    });
+    assert_eq!(strange, None);
 }
 
 #[test]

@@ -135,7 +135,7 @@ impl Bench {
     fn deserve(&mut self, verdict: Verdict, sources: u32) -> Result<()> {
         match verdict {
             Verdict::OverHeld => {
-                fill(&mut self.programs, maps::KNOWN, sources, || Ok(Known { held: u64::MAX, word: 0 }))
+                fill(&mut self.programs, maps::KNOWN, sources, || Ok(Known { held: i64::MAX, word: 0 }))
             }
             // Two intervals ahead: farther would be taken for a limit that was changed.
             Verdict::OverRate => fill(&mut self.programs, maps::KNOWN, sources, || {
