@@ -1,7 +1,7 @@
 //! How accounts and the ledger are laid out in the database.
 //!
 //! A row is a list of numbered fields ([`fields`]), so that a column more is no new format: what a version does not know, it
-//! passes over. What it does not know *how to read* has another number in [`FORMAT`], and [`format`] brings older files up
+//! passes over. What it does not know *how to read* has another number in [`FORMAT`], and [`format`](mod@format) brings older files up
 //! to it.
 
 pub(super) mod fields;

@@ -366,7 +366,11 @@ fn books_of_the_first_format_go_on_in_the_present_one() {
         let total =
             books.report(&Query::parse("since=1970-01-01").unwrap(), NOW.utc_seconds).unwrap().total();
         assert_eq!(total.prompt, Tokens::new(100 * (2 + 2 + 4) + 200));
-        assert_eq!(total.assumed_tokens, Tokens::new(2 * 150), "of the calls that were open");
+        assert_eq!(
+            total.assumed_tokens,
+            Tokens::new(2 * 100 + 2 * 150),
+            "all that was recovered, then and now"
+        );
     }
 }
 

@@ -3,7 +3,7 @@
 use redb::TableDefinition;
 
 use super::LedgerKey;
-use crate::ledger::{Column, Sums};
+use crate::ledger::{Column, Kind, Sums};
 use crate::limits::window::Slots;
 use crate::limits::{Book, Checkpoint, OpenUse, Period};
 use crate::units::{NanoDollars, Tokens};
@@ -38,7 +38,8 @@ pub(in crate::store) fn checkpoint(row: AccountRow) -> Checkpoint {
     Checkpoint::new(utc_seconds, (of_calls, of_tokens), books, open, typical_output)
 }
 
-pub(in crate::store) fn sums(row: [u64; 6]) -> Sums {
+/// The figures of a row of that kind. What was recovered after a crash was all assumed: this layout does not tell it apart.
+pub(in crate::store) fn sums(kind: u8, row: [u64; 6]) -> Sums {
     let columns = [
         Column::Calls,
         Column::Prompt,
@@ -47,5 +48,9 @@ pub(in crate::store) fn sums(row: [u64; 6]) -> Sums {
         Column::Reasoning,
         Column::Cost,
     ];
-    columns.into_iter().zip(row).collect()
+    let sums: Sums = columns.into_iter().zip(row).collect();
+    if kind == Kind::Recovered as u8 {
+        return Sums { assumed_tokens: sums.tokens(), assumed_cost: sums.cost, ..sums };
+    }
+    sums
 }

@@ -73,8 +73,9 @@ fn copy_ledger(transaction: &WriteTransaction) -> Result<u64, redb::Error> {
     let mut to = transaction.open_table(LEDGER)?;
     let mut rows = 0;
     for entry in from.iter()? {
-        let (key, sums) = entry?;
-        to.insert(key.value(), ledger_row(&first::sums(sums.value()), None).as_slice())?;
+        let (key, row) = entry?;
+        let key = key.value();
+        to.insert(key, ledger_row(&first::sums(key.4, row.value()), None).as_slice())?;
         rows += 1;
     }
     Ok(rows)
@@ -91,8 +92,9 @@ pub(in crate::store) fn all(transaction: &ReadTransaction) -> Result<Rows, redb:
             rows.accounts.push((tenant.value().to_owned(), account));
         }
         for entry in transaction.open_table(first::LEDGER)?.iter()? {
-            let (key, sums) = entry?;
-            rows.ledger.push((owned(key.value()), ledger_row(&first::sums(sums.value()), None)));
+            let (key, row) = entry?;
+            let key = key.value();
+            rows.ledger.push((owned(key), ledger_row(&first::sums(key.4, row.value()), None)));
         }
         return Ok(rows);
     }
