@@ -106,9 +106,10 @@ impl Admin {
                 }
             };
             let shared = Arc::clone(&shared);
+            let from_here = is_from_here(stream.peer_addr(), stream.local_addr());
             tokio::spawn(async move {
                 let service = service_fn(async |request: Request<Incoming>| {
-                    Ok::<_, Infallible>(answer(&shared, request).await)
+                    Ok::<_, Infallible>(answer(&shared, request, from_here).await)
                 });
                 let connection = http1::Builder::new()
                     .timer(TokioTimer::new())
@@ -123,12 +124,22 @@ impl Admin {
     }
 }
 
-async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+/// Whether a connection comes from the gateway's own host, or its own container: from the loopback interface, or from the
+/// address that it goes to.
+fn is_from_here(peer: io::Result<SocketAddr>, local: io::Result<SocketAddr>) -> bool {
+    let (Ok(peer), Ok(local)) = (peer, local) else { return false };
+    let (peer, local) = (peer.ip().to_canonical(), local.ip().to_canonical());
+    peer.is_loopback() || peer == local
+}
+
+async fn answer(shared: &Arc<Shared>, request: Request<Incoming>, from_here: bool) -> Response<Full<Bytes>> {
     if request.method() == Method::GET && request.uri().path() == "/usage" {
         return usage(shared, request.uri().query().unwrap_or_default()).await;
     }
     if request.uri().path() == adjust::ADJUST {
         return match *request.method() {
+            // The address may be open to whoever reads metrics; they are not to give out money.
+            Method::POST if !from_here => text(StatusCode::FORBIDDEN, "only from the gateway's own host\n"),
             Method::POST => adjust::adjust(&shared.gateway, request).await,
             _ => text(StatusCode::METHOD_NOT_ALLOWED, "only POST\n"),
         };
@@ -224,4 +235,22 @@ fn typed(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>)
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_own_host_is_here() {
+        let here = |peer: &str, local: &str| {
+            let address = |text: &str| Ok(SocketAddr::new(text.parse().unwrap(), 1));
+            is_from_here(address(peer), address(local))
+        };
+        assert!(here("127.0.0.1", "127.0.0.1") && here("::1", "::1"));
+        assert!(here("::ffff:127.0.0.1", "::ffff:127.0.0.1"));
+        assert!(here("10.0.0.5", "10.0.0.5") && here("::ffff:10.0.0.5", "10.0.0.5"));
+        assert!(!here("10.0.0.6", "10.0.0.5") && !here("2001:db8::1", "2001:db8::2"));
+        assert!(!is_from_here(Err(io::ErrorKind::NotConnected.into()), Ok(([127, 0, 0, 1], 1).into())));
+    }
 }

@@ -75,7 +75,7 @@ async fn apply(gateway: &Gateway, adjustment: Adjustment, forced: bool) -> Respo
         return refuse(StatusCode::NOT_IMPLEMENTED, problem);
     };
     let Some(account) = gateway.account(&adjustment.tenant) else {
-        let problem = format!("no tenant `{}` has used anything", adjustment.tenant);
+        let problem = format!("there is no tenant `{}`", adjustment.tenant);
         return refuse(StatusCode::NOT_FOUND, &problem);
     };
     let changed = adjustment.clone();

@@ -128,7 +128,7 @@ async fn what_cannot_be_adjusted_is_refused_with_the_reason() {
     assert!(said(&nobody).contains("is it running?"), "{nobody:?}");
     let gateway = started(site).await;
     let unknown = gateway.site().run(&arguments("nobody")).unwrap();
-    assert!(said(&unknown).contains("404 Not Found: no tenant `nobody`"), "{unknown:?}");
+    assert!(said(&unknown).contains("404 Not Found: there is no tenant `nobody`"), "{unknown:?}");
     for (wrong, why) in [
         (&["usage", "adjust", "acme", "--note", "why"][..], "--tokens"),
         (&["usage", "adjust", "acme", "--tokens", "-5"], "--note"),
