@@ -56,6 +56,8 @@ pub struct Metrics {
     handshakes: Family<HandshakeLabel, Counter>,
     /// Connections open now.
     pub connections: Gauge,
+    /// Bytes reserved for request bodies and held answers.
+    pub buffered_bytes: Gauge,
     /// Responses whose usage could not be read, so that the hold or the gateway's own count stands.
     pub unreadable_usage: Counter,
     /// Whether the store takes what is given to it: 1 or 0.
@@ -164,6 +166,11 @@ impl Metrics {
             ),
             handshakes: registered(to, "gateway_tls_handshakes", "TLS handshakes by result"),
             connections: registered(to, "gateway_connections", "Connections open now"),
+            buffered_bytes: registered(
+                to,
+                "gateway_buffered_bytes",
+                "Memory reserved for request bodies and held answers",
+            ),
             unreadable_usage: registered(
                 to,
                 "gateway_unreadable_usage",
