@@ -73,6 +73,8 @@ pub(crate) struct Call {
     pub(crate) estimated: bool,
     pub(crate) slot: KeySlot,
     pub(crate) admission: Option<Admission>,
+    /// The call's slot from its settlement to the delivery of its answer.
+    delivering: Option<Admission>,
     stage: Stage,
     forwarded_at: Option<Instant>,
     answered_at: Option<Instant>,
@@ -137,6 +139,7 @@ impl Call {
             prompt,
             estimated,
             admission: Some(admission),
+            delivering: None,
             stage: Stage::Admitted,
             forwarded_at: None,
             answered_at: None,
@@ -248,7 +251,7 @@ impl Call {
             }
         };
         let used = Used { tokens: booked.usage.total(), output: booked.usage.output, cost: booked.cost };
-        admission.settle_with(used, known, self.gateway.clock.now());
+        self.delivering = Some(admission.settle_keeping_slot(used, known, self.gateway.clock.now()));
         let series = if self.streaming { &self.series.stream } else { &self.series.single };
         series.add(&booked);
         self.settled = Some(bill);
@@ -363,6 +366,7 @@ impl Drop for Call {
         }
         self.reports.add(self.report(status));
         // Last: who sees that no call is open finds all of them counted.
+        drop(self.delivering.take());
         self.tenant.inflight.dec();
     }
 }

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 
+use crate::buffers::{Buffers, Share};
 use crate::config::{Config, Tier};
 use crate::fleet::Fleet;
 use crate::kernel::Shedder;
@@ -42,6 +43,8 @@ pub struct Gateway {
     pub fleet: Option<Arc<Fleet>>,
     /// Who is shed.
     pub shedder: Arc<Shedder>,
+    /// The memory of request bodies and held answers.
+    pub buffers: Arc<Buffers>,
     snapshot: ArcSwap<Snapshot>,
     registry: Mutex<Registry>,
     leaving: AtomicBool,
@@ -98,6 +101,8 @@ pub struct Tenant {
     pub account: Arc<Account>,
     /// Its open calls.
     pub inflight: Gauge<i64, AtomicI64>,
+    /// What its request bodies and held answers take of the memory for them.
+    pub buffered: Arc<Share>,
     /// Of its keys, by slot, whether they have been revoked since.
     revoked: [Arc<AtomicBool>; 2],
     tier: Arc<Tier>,
@@ -127,7 +132,7 @@ pub struct Deployment {
     places: usize,
 }
 
-/// A body of a tenant's request that is being read.
+/// A body of a tenant's request that is not a call yet.
 #[derive(Debug)]
 pub struct Reading(Arc<Tenant>);
 
@@ -165,6 +170,7 @@ impl Gateway {
             Keeping::Shared(fleet) => (None, Some(fleet), HashMap::new()),
         };
         let mut registry = Registry { fleet: fleet.clone(), accounts };
+        let buffers = Buffers::new(config.listen.max_buffered_bytes, metrics.buffered_bytes.clone());
         let snapshot = Snapshot::new(config, directory, backends, &metrics, &mut registry, None);
         registry.note_removed(&snapshot, None, clock.now());
         metrics.config_generation.set(1);
@@ -174,6 +180,7 @@ impl Gateway {
             store,
             fleet,
             shedder,
+            buffers,
             snapshot: ArcSwap::from_pointee(snapshot),
             registry: Mutex::new(registry),
             leaving: AtomicBool::new(false),
@@ -217,6 +224,7 @@ impl Gateway {
     pub fn replace(&self, config: Config, directory: Directory, backends: Vec<Arc<Backend>>) {
         let mut registry = self.registry.lock();
         let last = self.snapshot();
+        self.buffers.set_limit(config.listen.max_buffered_bytes);
         let next = Snapshot::new(config, directory, backends, &self.metrics, &mut registry, Some(&last));
         registry.note_removed(&next, Some(&last), self.clock.now());
         let live: HashSet<_> = next.live_keys().collect();
@@ -361,6 +369,11 @@ impl Snapshot {
             .collect();
         let by_name =
             deployments.iter().map(|deployment| (deployment.name.clone(), deployment.place)).collect();
+        let mut buffered: HashMap<_, _> = last
+            .into_iter()
+            .flat_map(|last| &last.tenants)
+            .map(|tenant| (tenant.name.clone(), Arc::clone(&tenant.buffered)))
+            .collect();
         let tenants = directory
             .iter()
             .map(|(_, member)| {
@@ -371,6 +384,7 @@ impl Snapshot {
                 Arc::new(Tenant {
                     account: registry.account(&name),
                     inflight: metrics.inflight(&name),
+                    buffered: buffered.remove(&name).unwrap_or_default(),
                     revoked: [KeySlot::Primary, KeySlot::Secondary].map(revoked),
                     tier: Arc::clone(&member.tier),
                     reading: AtomicU32::new(0),
@@ -477,7 +491,7 @@ impl Tenant {
         self.revoked[slot as usize].load(Ordering::Relaxed)
     }
 
-    /// A place among the bodies of its requests that are being read: as many as it may have calls open. So a tenant cannot
+    /// A place among the bodies of its requests that are being read and let in: as many as it may have calls open. So a tenant cannot
     /// fill the memory with requests that are not calls yet.
     ///
     /// # Errors

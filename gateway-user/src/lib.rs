@@ -5,6 +5,7 @@ pub mod admin;
 pub mod api;
 pub mod assembly;
 mod billing;
+pub mod buffers;
 mod call;
 pub mod cli;
 pub mod config;

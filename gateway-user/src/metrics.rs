@@ -67,6 +67,8 @@ pub struct Metrics {
     panics: Family<PanicLabel, Counter>,
     /// Connections open now.
     pub connections: Gauge,
+    /// Bytes reserved for request bodies and held answers.
+    pub buffered_bytes: Gauge,
     /// Responses whose usage could not be read, so that the hold or the gateway's own count stands.
     pub unreadable_usage: Counter,
     /// Responses whose usage was below the text that passed or beyond the model's bounds, so that the bound was booked.
@@ -201,6 +203,11 @@ impl Metrics {
             handshakes: registered(to, "gateway_tls_handshakes", "TLS handshakes by result"),
             panics: started(to, "gateway_panics", "Panics by what they ended"),
             connections: registered(to, "gateway_connections", "Connections open now"),
+            buffered_bytes: registered(
+                to,
+                "gateway_buffered_bytes",
+                "Memory reserved for request bodies and held answers",
+            ),
             unreadable_usage: registered(
                 to,
                 "gateway_unreadable_usage",

@@ -10,6 +10,7 @@ mod listing;
 mod source;
 mod wait;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -23,6 +24,7 @@ use crate::call::{Admitted, Call};
 use crate::gateway::{Access, Deployment, Snapshot, Tenant};
 use crate::limits::{Admission, Ceiling, Grant, Refused};
 use crate::names::{DeploymentName, TenantName};
+use crate::relay::HeldAnswer;
 use crate::reply::Refusal;
 use crate::request::forward::caller_key;
 use crate::request::splice::splice;
@@ -66,8 +68,11 @@ struct Caller {
 }
 
 /// Answers a request.
-pub(crate) async fn handle(session: Arc<Session>, request: Request<Incoming>) -> Response<ReplyBody> {
-    let open = session.open_call();
+pub(crate) async fn handle(
+    session: Arc<Session>,
+    open: OpenCall,
+    request: Request<Incoming>,
+) -> Response<ReplyBody> {
     session.worker.streams_first().await;
     let mut visit = Visit {
         snapshot: session.gateway.snapshot(),
@@ -123,8 +128,9 @@ impl Visit<'_> {
             ));
         }
         let reading = caller.tenant.start_reading().map_err(Refusal::Limited)?;
-        let body = body::read(incoming, &parts.headers, &self.snapshot.config.listen).await?;
-        drop(reading);
+        let mut reserved = self.session.gateway.buffers.reserve(&caller.tenant.buffered);
+        let listen = &self.snapshot.config.listen;
+        let body = body::read(incoming, &parts.headers, listen, &mut reserved).await?;
         let envelope = Envelope::parse(&body).map_err(|error| Refusal::InvalidRequest(error.to_string()))?;
         let deployment = self.deployment(&caller.tenant, in_path, &parts, &envelope)?;
         let version = in_path.and_then(|_| query::api_version(parts.uri.query()?));
@@ -132,6 +138,8 @@ impl Visit<'_> {
             Demand { api, envelope: &envelope, deployment: &deployment, api_version: version.as_deref() };
         demand.check(&caller.tenant)?;
         let (mut call, grant) = self.admit(caller, &demand, &deployment, &body).await?;
+        // A body that waits to be let in, perhaps for a lease, is still one that is not a call.
+        drop(reading);
         self.accepted(&call.tenant.name);
         let limit = match demand.limit(&grant) {
             Some(limit) => Some(within_window(&mut call, limit, api, &body).await),
@@ -144,6 +152,7 @@ impl Visit<'_> {
             parts,
             body: splice(&body, edits),
             prompt: forward::Prompt { api, body, early },
+            _reserved: reserved,
         };
         let manner =
             answer::Manner { api, streaming, hide_usage, trailers: self.version == Version::HTTP_2, grant };
@@ -305,7 +314,14 @@ impl Visit<'_> {
 
     /// An answer of the gateway's own.
     fn own(&self, status: StatusCode, body: Bytes, open: &OpenCall) -> Response<ReplyBody> {
-        let mut response = Response::new(ReplyBody::full(body, open.clone()));
+        let body = if body.is_empty() {
+            ReplyBody::empty(open.clone())
+        } else {
+            let held = HeldAnswer::own(VecDeque::from([body]), self.session.idle_timeout);
+            let over_http2 = self.version == Version::HTTP_2;
+            ReplyBody::new(self.session.worker.relays.deliver(held, over_http2, open), open.clone())
+        };
+        let mut response = Response::new(body);
         *response.status_mut() = status;
         response.headers_mut().insert(REQUEST_ID, self.request_id.header());
         response

@@ -4,6 +4,7 @@
 //! has flushed it. Back-pressure is hyper's: while the caller does not read, nothing is read from upstream.
 
 mod document;
+mod held;
 mod shared;
 
 use std::collections::VecDeque;
@@ -19,6 +20,7 @@ use tokio::time::Sleep;
 
 use crate::api::Api;
 use crate::billing::{End, Metered};
+use crate::buffers::Reserved;
 use crate::call::{CALLER_GONE, Call};
 use crate::fleet::Asking;
 use crate::limits::{Admission, Ceiling};
@@ -33,7 +35,8 @@ use crate::upstream::connection::{Connection, ReceiveError};
 use crate::upstream::pool::Pool;
 
 pub(crate) use document::Document;
-pub(crate) use shared::{Relays, SharedRelay};
+pub(crate) use held::HeldAnswer;
+pub(crate) use shared::{Delivery, Relays};
 
 /// `x-tokens-consumed`.
 pub(crate) const TOKENS_CONSUMED: HeaderName = HeaderName::from_static("x-tokens-consumed");
@@ -113,6 +116,8 @@ pub(crate) struct Relay {
     meter: Meter,
     /// To be forwarded.
     ready: VecDeque<Bytes>,
+    /// The memory of what was read before the relay began, as far as it waits.
+    reserved: Option<Reserved>,
     /// Why and since when it is to end. All that was forwarded has been counted then.
     ending: Option<Ending>,
     /// Forwarded, and still to be counted: a copy, because the piece itself would keep a whole read buffer.
@@ -121,6 +126,8 @@ pub(crate) struct Relay {
     flushed: bool,
     /// Whether the caller waits for more, rather than the relay for the caller.
     awaited: bool,
+    /// How long the caller may take nothing: as long as upstream may take to give more.
+    patience: Duration,
     /// When the caller's connection last took something, or asked for it.
     asked: Instant,
     last_arrival: Instant,
@@ -139,6 +146,7 @@ impl Relay {
         pool: Arc<Pool>,
         trailers: bool,
     ) -> Self {
+        let patience = source.as_ref().map_or(Duration::MAX, |source| source.stall_timeout);
         Self {
             call,
             source,
@@ -146,10 +154,12 @@ impl Relay {
             pool,
             meter,
             ready: VecDeque::new(),
+            reserved: None,
             ending: None,
             uncounted: Vec::new(),
             flushed: false,
             awaited: false,
+            patience,
             asked: Instant::now(),
             last_arrival: Instant::now(),
             look_after: Box::pin(tokio::time::sleep(LOOK_AFTER)),
@@ -159,8 +169,9 @@ impl Relay {
     }
 
     /// Puts in front what was read before the relay began.
-    pub(crate) fn with_read(mut self, read: VecDeque<Bytes>) -> Self {
+    pub(crate) fn with_read(mut self, read: VecDeque<Bytes>, reserved: Reserved) -> Self {
         self.ready = read;
+        self.reserved = Some(reserved);
         self
     }
 
@@ -177,15 +188,17 @@ impl Relay {
     /// Whether the caller has taken nothing for as long as upstream may take to give more, or its tenant may not call any
     /// more. How long ago upstream gave something does not matter: a slow reader of a long answer may be far behind.
     fn has_stalled(&self, now: Instant) -> bool {
-        let Some(source) = &self.source else { return false };
         let withdrawn = self.call.permission().withdrawn().is_some();
-        let limit = if withdrawn { LOOK_AFTER } else { source.stall_timeout };
+        let limit = if withdrawn { LOOK_AFTER } else { self.patience };
         !self.awaited && now.saturating_duration_since(self.asked) >= limit
     }
 
     fn next_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RelayError>>> {
         loop {
             if let Some(bytes) = self.ready.pop_front() {
+                if let Some(reserved) = &mut self.reserved {
+                    reserved.shrink(bytes.len());
+                }
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
             if self.source.is_some()

@@ -36,6 +36,8 @@ pub enum Refusal {
     InvalidRequest(String),
     /// A body beyond the limit, in bytes.
     BodyTooLarge(usize),
+    /// No memory is left for its body, in the process or in its tenant's part.
+    Overloaded,
     /// The body did not arrive whole within the time for it.
     BodyTimeout,
     /// A deployment that is not declared.
@@ -75,7 +77,8 @@ impl Refusal {
             | Self::Limited(Refused::Calls { .. } | Refused::Concurrency { .. } | Refused::Tokens { .. }) => {
                 StatusCode::TOO_MANY_REQUESTS
             }
-            Self::NoBackend { .. }
+            Self::Overloaded
+            | Self::NoBackend { .. }
             | Self::IdentityUnavailable
             | Self::ShuttingDown
             | Self::Limited(Refused::Unleased { .. }) => StatusCode::SERVICE_UNAVAILABLE,
@@ -94,6 +97,7 @@ impl Refusal {
             Self::UnknownRoute => "unknown_route",
             Self::InvalidRequest(_) => "invalid_request",
             Self::BodyTooLarge(_) => "body_too_large",
+            Self::Overloaded => "overloaded",
             Self::BodyTimeout => "body_timeout",
             Self::UnknownDeployment => "unknown_deployment",
             Self::DeploymentNotAllowed(_) => "deployment_not_allowed",
@@ -129,7 +133,7 @@ impl Refusal {
                 }
                 Refused::Prompt { .. } => None,
             },
-            Self::IdentityUnavailable | Self::ShuttingDown => Some(Duration::from_secs(1)),
+            Self::IdentityUnavailable | Self::Overloaded | Self::ShuttingDown => Some(Duration::from_secs(1)),
             Self::MissingTenant
             | Self::InvalidKey
             | Self::UnknownRoute
@@ -146,7 +150,7 @@ impl Refusal {
     /// Whether the connection is of no further use: there is unread body on it.
     #[must_use]
     pub const fn closes(&self) -> bool {
-        matches!(self, Self::BodyTooLarge(_) | Self::BodyTimeout)
+        matches!(self, Self::BodyTooLarge(_) | Self::Overloaded | Self::BodyTimeout)
     }
 
     /// The response's head and body.
@@ -245,6 +249,7 @@ impl fmt::Display for Refusal {
             ),
             Self::InvalidRequest(problem) => f.write_str(problem),
             Self::BodyTooLarge(limit) => write!(f, "the body is larger than {limit} bytes"),
+            Self::Overloaded => f.write_str("too much is held in memory at the moment; come back in 1 s"),
             Self::BodyTimeout => f.write_str("the body did not arrive in time"),
             Self::UnknownDeployment => f.write_str("no such deployment"),
             Self::DeploymentNotAllowed(deployment) => {

@@ -3,7 +3,10 @@
 mod activity;
 mod turns;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
 
 use crate::call::Reports;
 use crate::gateway::Gateway;
@@ -23,6 +26,8 @@ pub(crate) struct Session {
     /// Who connected: the peer, or whom a trusted balancer's PROXY header names.
     pub(crate) caller: Caller,
     pub(crate) activity: Arc<Activity>,
+    /// How long its caller may take nothing of an answer.
+    pub(crate) idle_timeout: Duration,
 }
 
 /// What the connections of one worker share.
@@ -38,11 +43,15 @@ pub(crate) struct WorkerState {
 /// A call that is open on a connection, so that the connection is not idle. Clones are of the same call.
 #[derive(Debug, Clone)]
 pub(crate) struct OpenCall {
-    _shared: Arc<OpenCallGuard>,
+    shared: Arc<OpenCallGuard>,
 }
 
 #[derive(Debug)]
-struct OpenCallGuard(Arc<Activity>);
+struct OpenCallGuard {
+    activity: Arc<Activity>,
+    /// The task of its stream, on HTTP/2.
+    stream: OnceLock<AbortHandle>,
+}
 
 impl WorkerState {
     /// A worker's state before its first connection.
@@ -71,12 +80,25 @@ impl Session {
     /// Marks the connection as busy for as long as the call is.
     pub(crate) fn open_call(&self) -> OpenCall {
         self.activity.call_started();
-        OpenCall { _shared: Arc::new(OpenCallGuard(Arc::clone(&self.activity))) }
+        let activity = Arc::clone(&self.activity);
+        OpenCall { shared: Arc::new(OpenCallGuard { activity, stream: OnceLock::new() }) }
+    }
+}
+
+impl OpenCall {
+    /// Notes the task that its HTTP/2 stream runs as. To be called once.
+    pub(crate) fn runs_as(&self, stream: AbortHandle) {
+        self.shared.stream.get_or_init(|| stream);
+    }
+
+    /// The task of its HTTP/2 stream: aborted, it resets the stream and gives back all that the stream holds.
+    pub(crate) fn stream(&self) -> Option<AbortHandle> {
+        self.shared.stream.get().cloned()
     }
 }
 
 impl Drop for OpenCallGuard {
     fn drop(&mut self) {
-        self.0.call_ended();
+        self.activity.call_ended();
     }
 }

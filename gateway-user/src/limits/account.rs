@@ -86,6 +86,11 @@ pub struct Held {
 }
 
 impl Held {
+    /// Takes the slot out, so that it outlives the rest.
+    pub(super) fn take_slot(&mut self) -> Self {
+        Self { slots: std::mem::take(&mut self.slots), ..Self::default() }
+    }
+
     /// Output tokens held or already spent: the most that the call may produce.
     #[must_use]
     pub fn output_allowed(&self) -> Tokens {

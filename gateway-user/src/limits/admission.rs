@@ -81,6 +81,15 @@ impl Admission {
     pub fn settle_with(mut self, used: Used, output: Output, now: Now) {
         self.account.settle(&std::mem::take(&mut self.held), used, output, now);
     }
+
+    /// Books what the call used, its output perhaps assumed. What is left of it keeps the call's slot until it is dropped: its
+    /// answer is still to be delivered.
+    #[must_use]
+    pub fn settle_keeping_slot(mut self, used: Used, output: Output, now: Now) -> Self {
+        let slot = self.held.take_slot();
+        self.account.settle(&std::mem::replace(&mut self.held, slot), used, output, now);
+        self
+    }
 }
 
 impl Drop for Admission {

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
@@ -15,12 +15,13 @@ use http_body::{Body, Frame, SizeHint};
 use super::wait;
 use crate::api::Api;
 use crate::billing::End;
+use crate::buffers::Reserved;
 use crate::call::Call;
 use crate::limits::Grant;
 use crate::meter::hide::UsageHider;
 use crate::meter::inflate::Inflater;
 use crate::meter::stream::StreamMeter;
-use crate::relay::{Document, Meter, Relay, RelayError, SharedRelay, Source, TOKENS_CONSUMED};
+use crate::relay::{Delivery, Document, HeldAnswer, Meter, Relay, RelayError, Source, TOKENS_CONSUMED};
 use crate::reply::{QUOTA_REASON, Refusal, token_value};
 use crate::request::forward::strip_response;
 use crate::session::{OpenCall, Session};
@@ -61,21 +62,18 @@ pub(super) struct Manner {
 /// A response's body, and the slot that its call occupies on the connection until it is gone.
 #[derive(Debug)]
 pub(crate) struct ReplyBody {
-    content: Content,
+    /// Nothing of an empty one.
+    delivery: Option<Delivery>,
     _open: OpenCall,
 }
 
-#[derive(Debug)]
-enum Content {
-    /// All of it.
-    Whole(VecDeque<Bytes>),
-    /// As it comes.
-    Relay(SharedRelay),
-}
-
 impl ReplyBody {
-    pub(crate) fn full(bytes: Bytes, open: OpenCall) -> Self {
-        Self { content: Content::Whole(VecDeque::from([bytes])), _open: open }
+    pub(super) const fn empty(open: OpenCall) -> Self {
+        Self { delivery: None, _open: open }
+    }
+
+    pub(super) const fn new(delivery: Delivery, open: OpenCall) -> Self {
+        Self { delivery: Some(delivery), _open: open }
     }
 }
 
@@ -84,30 +82,19 @@ impl Body for ReplyBody {
     type Error = RelayError;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, RelayError>>> {
         let _call = Scope::Call.enter();
-        match &mut self.content {
-            Content::Whole(parts) => Poll::Ready(parts.pop_front().map(|bytes| Ok(Frame::data(bytes)))),
-            Content::Relay(relay) => relay.poll_frame(cx),
-        }
+        self.delivery.as_ref().map_or(Poll::Ready(None), |delivery| delivery.poll_frame(cx))
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.content {
-            Content::Whole(parts) => parts.is_empty(),
-            Content::Relay(_) => false,
-        }
+        self.delivery.as_ref().is_none_or(Delivery::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.content {
-            Content::Whole(parts) => {
-                SizeHint::with_exact(parts.iter().map(|part| part.remaining() as u64).sum())
-            }
-            Content::Relay(_) => SizeHint::default(),
-        }
+        self.delivery.as_ref().map_or_else(|| SizeHint::with_exact(0), Delivery::size_hint)
     }
 }
 
@@ -126,14 +113,17 @@ pub(super) async fn relay(
     let (mut head, ()) = response.into_parts();
     add_headers(&mut head.headers, head.status, &manner.grant);
     let inflater = Inflater::of(head.headers.get(CONTENT_ENCODING));
-    let content = if is_event_stream(&head, manner.streaming) {
+    let relays = &session.worker.relays;
+    let delivery = if is_event_stream(&head, manner.streaming) {
         head.headers.insert(TOKENS_CONSUMED, token_value(call.prompt));
         // The gateway may leave a chunk out, or end the stream before upstream would.
         head.headers.remove(CONTENT_LENGTH);
         backend.saw_answer(head.status, &VecDeque::new());
-        Content::Relay(session.worker.relays.share(stream(session, call, source, &manner, inflater)))
+        relays.share(stream(session, call, source, &manner, inflater), &open)
     } else {
-        match hold(&mut call, source, head.status, inflater).await? {
+        let mut reserved = session.gateway.buffers.reserve(&call.tenant.buffered);
+        let document = Document::new(inflater);
+        match hold(&mut call, source, head.status, Holding { document, reserved: &mut reserved }).await? {
             Held::Whole(parts, source) => {
                 backend.saw_answer(head.status, &parts);
                 session.worker.pool.put(&source.authority, source.connection);
@@ -143,17 +133,18 @@ pub(super) async fn relay(
                 {
                     head.headers.insert(TOKENS_REMAINING, token_value(left));
                 }
-                Content::Whole(parts)
+                let held = HeldAnswer::new(call, parts, reserved, session.idle_timeout);
+                relays.deliver(held, manner.trailers, &open)
             }
             Held::TooLong(parts, source, meter) => {
                 backend.saw_answer(head.status, &parts);
                 let pool = Arc::clone(&session.worker.pool);
                 let relay = Relay::new(call, Some(source), meter, pool, manner.trailers);
-                Content::Relay(session.worker.relays.share(relay.with_read(parts)))
+                relays.share(relay.with_read(parts, reserved), &open)
             }
         }
     };
-    Ok(Response::from_parts(head, ReplyBody { content, _open: open }))
+    Ok(Response::from_parts(head, ReplyBody::new(delivery, open)))
 }
 
 fn stream(
@@ -183,14 +174,21 @@ enum Held {
     TooLong(VecDeque<Bytes>, Source, Meter),
 }
 
-/// Holds a JSON answer until its usage is known, so that its head can say it.
+/// What a JSON answer is held with.
+struct Holding<'a> {
+    document: Document,
+    reserved: &'a mut Reserved,
+}
+
+/// Holds a JSON answer until its usage is known, so that its head can say it. One that is too long, or for which there is no
+/// memory, is passed on as it comes: upstream has charged it.
 async fn hold(
     call: &mut Call,
     mut source: Source,
     status: StatusCode,
-    inflater: Option<Inflater>,
+    holding: Holding<'_>,
 ) -> Result<Held, Refusal> {
-    let mut document = Document::new(inflater);
+    let Holding { mut document, reserved } = holding;
     let mut parts = VecDeque::new();
     let mut bytes_held = 0;
     let refusal = loop {
@@ -199,8 +197,9 @@ async fn hold(
             Ok(Some(Ok(bytes))) => {
                 document.push(&bytes);
                 bytes_held += bytes.len();
+                let has_room = reserved.grow(bytes.len()).is_ok();
                 parts.push_back(bytes);
-                if bytes_held > LONGEST_HELD {
+                if bytes_held > LONGEST_HELD || !has_room {
                     let meter =
                         if status.is_success() { Meter::Json(Box::new(document)) } else { Meter::Unbilled };
                     return Ok(Held::TooLong(parts, source, meter));

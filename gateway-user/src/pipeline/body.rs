@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, EXPECT};
 use http_body::Body as _;
@@ -10,14 +10,17 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use crate::buffers::{NoRoom, Reserved};
 use crate::config::Listen;
 use crate::reply::Refusal;
 
-/// The whole body. One that arrives in one piece is not copied.
+/// The whole body. One that arrives in one piece is not copied. Memory is reserved as it comes, not for the length that the
+/// caller announces.
 pub(super) async fn read(
     body: &mut Incoming,
     headers: &HeaderMap,
     listen: &Listen,
+    reserved: &mut Reserved,
 ) -> Result<Bytes, Refusal> {
     let most = listen.max_body_bytes;
     let announced =
@@ -26,10 +29,10 @@ pub(super) async fn read(
         return Err(Refusal::BodyTooLarge(most));
     }
     let started = Instant::now();
-    let mut first = Bytes::new();
-    let mut gathered = BytesMut::new();
+    let mut gathered =
+        Gathered { first: Bytes::new(), whole: Vec::new(), most: announced.unwrap_or(most), reserved };
     while !body.is_end_stream() {
-        let latest = Instant::now().min(started + earned(first.len() + gathered.len(), listen));
+        let latest = Instant::now().min(started + earned(gathered.len(), listen));
         let frame = match tokio::time::timeout_at(latest + listen.header_timeout, body.frame()).await {
             Ok(Some(Ok(frame))) => frame,
             Ok(Some(Err(error))) => {
@@ -40,21 +43,56 @@ pub(super) async fn read(
         };
         // Trailers say nothing that the gateway acts on.
         let Ok(data) = frame.into_data() else { continue };
-        if first.len() + gathered.len() + data.len() > most {
+        if gathered.len() + data.len() > most {
             return Err(Refusal::BodyTooLarge(most));
         }
-        if first.is_empty() && gathered.is_empty() {
-            first = data;
-            continue;
-        }
-        if gathered.is_empty() {
-            gathered.reserve(announced.unwrap_or_default().min(most).max(first.len() + data.len()));
-            gathered.extend_from_slice(&std::mem::take(&mut first));
-        }
-        gathered.extend_from_slice(&data);
+        gathered.push(data).map_err(|NoRoom| Refusal::Overloaded)?;
     }
-    Ok(if gathered.is_empty() { first } else { gathered.freeze() })
+    Ok(gathered.into_bytes())
 }
+
+/// A body as far as it has come.
+struct Gathered<'a> {
+    /// The first piece, while there is no other.
+    first: Bytes,
+    /// All pieces, once there are several.
+    whole: Vec<u8>,
+    /// How long the body can become.
+    most: usize,
+    reserved: &'a mut Reserved,
+}
+
+impl Gathered<'_> {
+    fn len(&self) -> usize {
+        self.first.len() + self.whole.len()
+    }
+
+    fn push(&mut self, data: Bytes) -> Result<(), NoRoom> {
+        if self.len() == 0 {
+            self.reserved.grow(data.len())?;
+            self.first = data;
+            return Ok(());
+        }
+        let needed = self.len() + data.len();
+        if needed > self.whole.capacity() {
+            let owned = self.first.len() + self.whole.capacity();
+            // Doubled, so that no byte is moved more often than twice on the average, but not beyond what can come.
+            let capacity = needed.max(owned.saturating_mul(2)).max(LEAST_GATHERED).min(self.most).max(needed);
+            self.reserved.grow(capacity - owned)?;
+            self.whole.reserve_exact(capacity - self.whole.len());
+        }
+        self.whole.extend_from_slice(&std::mem::take(&mut self.first));
+        self.whole.extend_from_slice(&data);
+        Ok(())
+    }
+
+    fn into_bytes(self) -> Bytes {
+        if self.whole.is_empty() { self.first } else { Bytes::from(self.whole) }
+    }
+}
+
+/// Room for a body that comes in several pieces: more than most bodies need.
+const LEAST_GATHERED: usize = 16 * 1024;
 
 /// A body that a refusal leaves unread. Some clients lose the answer when their request is reset before all of it was sent
 /// (curl before 8: "HTTP/2 stream was not closed cleanly"), and an HTTP/1.1 connection with an unread body cannot be used

@@ -17,6 +17,7 @@ use super::answer::Received;
 use super::wait;
 use crate::api::Api;
 use crate::billing::{End, Metered};
+use crate::buffers::Reserved;
 use crate::call::Call;
 use crate::relay::Source;
 use crate::reply::Refusal;
@@ -31,6 +32,8 @@ pub(super) struct Forwarded {
     pub(super) parts: Parts,
     pub(super) body: Vec<Bytes>,
     pub(super) prompt: Prompt,
+    /// The memory of its body.
+    pub(super) _reserved: Reserved,
 }
 
 /// A prompt that may have to be counted more closely than it was held for.
@@ -49,7 +52,7 @@ pub(super) async fn send(
     call: &mut Call,
     forwarded: Forwarded,
 ) -> Result<Received, Refusal> {
-    let Forwarded { mut parts, body, prompt } = forwarded;
+    let Forwarded { mut parts, body, prompt, _reserved } = forwarded;
     strip_request(&mut parts.headers);
     parts.headers.reserve(2);
     let caller_uri = std::mem::take(&mut parts.uri);

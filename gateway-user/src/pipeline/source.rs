@@ -44,6 +44,7 @@ impl Visit<'_> {
             Refusal::SourceLimit { .. } => None,
             Refusal::InvalidRequest(_)
             | Refusal::BodyTooLarge(_)
+            | Refusal::Overloaded
             | Refusal::UnknownDeployment
             | Refusal::DeploymentNotAllowed(_)
             | Refusal::NoBackend { .. }

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
+use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::TokioExecutor;
+use parking_lot::Mutex;
 use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -26,7 +27,7 @@ use crate::gateway::Gateway;
 use crate::kernel::{Caller, Refusal};
 use crate::metrics::HandshakeResult;
 use crate::pipeline::{self, ReplyBody};
-use crate::session::{Activity, Session, WorkerState};
+use crate::session::{Activity, OpenCall, Session, WorkerState};
 use crate::supervise::fault;
 use crate::supervise::panics::{Scope, Scoped};
 
@@ -98,6 +99,7 @@ pub(super) async fn serve(accepted: Accepted) {
         worker,
         caller,
         activity: Arc::new(Activity::new()),
+        idle_timeout: listen.idle_timeout,
     });
     // Boxed, so that a connection holds the state of its own protocol and not the larger of both, nor of the handshake.
     let ended = if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
@@ -148,7 +150,7 @@ async fn serve_http1(
     mut draining: watch::Receiver<bool>,
 ) -> Result<(), hyper::Error> {
     let io = Timed::new(stream, Arc::clone(&session.activity), idle_timeout, Some(header_timeout));
-    let service = service_fn(|request| answer(&session, request));
+    let service = service_fn(|request| answer(&session, session.open_call(), request));
     let mut builder = http1::Builder::new();
     builder.max_headers(MOST_HEADERS).max_header_size(LONGEST_HEAD);
     until_drained!(builder.serve_connection(io, service), draining)
@@ -161,16 +163,42 @@ async fn serve_http2(
     mut draining: watch::Receiver<bool>,
 ) -> Result<(), hyper::Error> {
     let io = Timed::new(stream, Arc::clone(&session.activity), idle_timeout, None);
-    let service = service_fn(|request| answer(&session, request));
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+    let streams = Streams::default();
+    let service = service_fn(|request| {
+        let open = session.open_call();
+        streams.next.lock().replace(open.clone());
+        answer(&session, open, request)
+    });
+    let mut builder = http2::Builder::new(streams.clone());
     builder.max_concurrent_streams(MOST_STREAMS).max_header_list_size(HTTP2_HEAD);
     until_drained!(builder.serve_connection(io, service), draining)
+}
+
+/// Runs the streams of an HTTP/2 connection, each as a task of its own that its call can end: hyper has no other way to
+/// reset a stream whose caller takes nothing.
+#[derive(Debug, Clone, Default)]
+struct Streams {
+    /// The call of the stream that is to run next: hyper asks the service for the answer and then runs the stream.
+    next: Arc<Mutex<Option<OpenCall>>>,
+}
+
+impl<F> Executor<F> for Streams
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        let task = tokio::spawn(stream);
+        if let Some(open) = self.next.lock().take() {
+            open.runs_as(task.abort_handle());
+        }
+    }
 }
 
 /// Boxed, so that its state is gone once the answer has begun: a stream lasts much longer than what leads to it. It is made
 /// where it stays, because it is large.
 fn answer(
     session: &Arc<Session>,
+    open: OpenCall,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<ReplyBody>, Infallible>> + use<> {
     let session = Arc::clone(session);
@@ -178,7 +206,7 @@ fn answer(
         Scope::Call,
         Box::pin(async move {
             fault::point("call");
-            Ok(pipeline::handle(session, request).await)
+            Ok(pipeline::handle(session, open, request).await)
         }),
     )
 }
