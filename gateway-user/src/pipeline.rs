@@ -335,7 +335,7 @@ async fn within_window(call: &mut Call, limit: Tokens, api: Api, body: &Bytes) -
 
 /// The tokens of a prompt. A long one is counted where it blocks nobody.
 pub(crate) async fn estimate(api: Api, deployment: &Deployment, body: &Bytes) -> Estimate {
-    if body.len() <= SHORT_PROMPT {
+    if body.len() <= SHORT_PROMPT && !tokens::may_hold_file(body) {
         return tokens::estimate_prompt(api, &deployment.facts, body);
     }
     let (model, bytes) = (deployment.facts, body.clone());

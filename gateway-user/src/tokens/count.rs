@@ -4,7 +4,7 @@ use serde_json::value::RawValue;
 
 use super::encoding::count_text;
 use super::estimate::Basis;
-use super::raw;
+use super::{pdf, raw};
 use crate::model::{Encoding, Generation, ImageRule, Model};
 use crate::units::Tokens;
 
@@ -18,6 +18,8 @@ pub(super) struct Count {
     pub(super) parallel: bool,
     /// Reasoning handed back, of the turn that is being read and of those before it.
     pub(super) reasoning: Reasoning,
+    /// How many bytes may still be inflated to read files.
+    pub(super) inflated: usize,
     total: Tokens,
     basis: Basis,
     whole: bool,
@@ -53,6 +55,7 @@ impl Count {
             generation: model.generation,
             parallel: false,
             reasoning: Reasoning::default(),
+            inflated: pdf::MOST_INFLATED,
             total: Tokens::ZERO,
             basis: Basis::Counted,
             whole: true,

@@ -163,7 +163,9 @@ impl Kind {
             ("tool_search", Some(Runs::AtCaller)) => Self::ClientSearch,
             ("tool_search", _) => Self::UpstreamSearch,
             (_, Some(Runs::AtCaller)) => Self::BuiltIn,
-            (_, Some(Runs::AtUpstream) | None) => Self::Upstream,
+            (_, Some(Runs::AtUpstream)) => Self::Upstream,
+            // Strict budgets refuse it; what others hold it at is what it is written in.
+            (_, None) => Self::Function,
         }
     }
 

@@ -1,6 +1,9 @@
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::super::audio::tests::wav_of;
 use super::super::byte_bound;
 use super::super::image_size::tests::png_url;
 use super::*;
@@ -153,8 +156,65 @@ fn sounds_and_files_are_assumed() {
     assert_eq!(sound, Estimate { tokens: Tokens::new(7 + 30), basis: Basis::Bound });
     let file = part(json!({"type": "file", "file": {"file_id": "file-1"}}));
     assert_eq!(file, Estimate { tokens: Tokens::new(7 + 4096), basis: Basis::Stored });
+    // Zeros are no text, and no file that is known.
     let data = part(json!({"type": "file", "file": {"file_data": "A".repeat(160_000)}}));
-    assert_eq!(data, Estimate { tokens: Tokens::new(7 + 10_000), basis: Basis::Allowance });
+    assert_eq!(data, Estimate { tokens: Tokens::new(7 + 10_000), basis: Basis::Stored });
+}
+
+#[test]
+fn a_file_counts_as_the_text_and_pages_that_it_holds() {
+    let part = |bytes: &[u8], start: &str| {
+        let data = format!("{start}{}", STANDARD.encode(bytes));
+        let part = json!({"type": "input_file", "filename": "a.pdf", "file_data": data});
+        estimate(Api::Responses, "gpt-4o", &json!({"input": [{"role": "user", "content": [part]}]}))
+    };
+    let pdf = b"%PDF-1.4\n1 0 obj<</Type/Page/Contents 2 0 R>>endobj\n2 0 obj<<>>stream\n(2 + 2 = 4) Tj\nendstream endobj";
+    let text = "a.pdf";
+    let name = super::super::count_text(crate::model::Encoding::O200k, text).get();
+    for start in ["", "data:application/pdf;base64,"] {
+        let estimate = part(pdf, start);
+        assert_eq!(estimate.basis, Basis::Bound);
+        assert!((7 + name + 7 + 320..=7 + name + 9 + 320).contains(&estimate.tokens.get()), "{estimate:?}");
+    }
+    let plain = part(b"2 + 2 = 4", "");
+    assert_eq!(plain, Estimate { tokens: Tokens::new(7 + name + 7), basis: Basis::Counted });
+    for unknown in [b"%PDF-1.4 <</Encrypt 1 0 R>>".as_slice(), b"PK\x03\x04\0", b"\xff\xfe"] {
+        assert_eq!(part(unknown, "").basis, Basis::Stored);
+    }
+}
+
+#[test]
+fn many_files_together_are_inflated_as_far_as_one() {
+    let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+    std::io::Write::write_all(&mut zlib, &b"(Hello) Tj ".repeat(20_000)).unwrap();
+    let mut pdf =
+        b"%PDF-1.4\n1 0 obj<</Type/Page/Contents 2 0 R>>endobj\n2 0 obj<</Filter/FlateDecode>>stream\n"
+            .to_vec();
+    pdf.extend(zlib.finish().unwrap());
+    pdf.extend(b"\nendstream endobj");
+    let part = json!({"type": "input_file", "file_data": STANDARD.encode(pdf)});
+    let with = |files: usize| {
+        let content = vec![part.clone(); files];
+        estimate(Api::Responses, "gpt-4o", &json!({"input": [{"role": "user", "content": content}]}))
+    };
+    assert_eq!(with(1).basis, Basis::Bound);
+    assert!(with(1).tokens > Tokens::new(20_000));
+    assert_eq!(with(19).basis, Basis::Bound);
+    // Four mebibytes.
+    assert_eq!(with(20).basis, Basis::Stored);
+}
+
+#[test]
+fn a_recording_counts_by_its_length() {
+    let part = |bytes: &[u8], format: &str| {
+        let sound = json!({"data": STANDARD.encode(bytes), "format": format});
+        let part = json!({"type": "input_audio", "input_audio": sound});
+        estimate(Api::ChatCompletions, "gpt-4o", &json!({"messages": [{"role": "user", "content": [part]}]}))
+    };
+    let wav = wav_of(16_000, 2);
+    assert_eq!(part(&wav, "wav"), Estimate { tokens: Tokens::new(7 + 20), basis: Basis::Counted });
+    assert_eq!(part(&wav, "mp3").basis, Basis::Bound);
+    assert!(part(&wav, "mp3").tokens.get() > 640);
 }
 
 #[test]
@@ -253,7 +313,7 @@ fn tools_that_others_define_are_allowed_for() {
         (json!({"type": "shell"}), Basis::Allowance),
         (json!({"type": "tool_search", "execution": "client"}), Basis::Counted),
         (json!({"type": "tool_search"}), Basis::Allowance),
-        (json!({"type": "yet_to_come"}), Basis::Allowance),
+        (json!({"type": "yet_to_come"}), Basis::Counted),
     ] {
         let body = json!({"input": "", "tools": [tool]});
         assert_eq!(estimate(Api::Responses, "gpt-4o", &body).basis, basis, "{tool}");
