@@ -30,7 +30,7 @@ use crate::request::{Envelope, Route, query};
 use crate::request_id::{GATEWAY_REQUEST_ID, REQUEST_ID, RequestId};
 use crate::session::{OpenCall, Session};
 use crate::tenant::KeySlot;
-use crate::tokens::{self, Basis, Estimate};
+use crate::tokens::{self, Estimate};
 use crate::units::Tokens;
 
 use cors::Cors;
@@ -341,6 +341,6 @@ pub(crate) async fn estimate(api: Api, deployment: &Deployment, body: &Bytes) ->
     let (model, bytes) = (deployment.facts, body.clone());
     let counting = tokio::task::spawn_blocking(move || tokens::estimate_prompt(api, &model, &bytes));
     // It can only fail by a panic in the counting, and then the bytes are a bound.
-    let bound = Estimate { tokens: Tokens::from_bytes(body.len()), basis: Basis::Bound };
+    let bound = Estimate::of_bytes(api, body);
     counting.await.unwrap_or(bound)
 }

@@ -7,6 +7,7 @@
 
 mod audio;
 mod bound;
+mod correction;
 mod count;
 mod encoded;
 mod encoding;
@@ -23,6 +24,7 @@ mod schema;
 mod tools;
 
 pub use bound::{byte_bound, may_hold_file};
+pub use correction::{Correction, Kind};
 pub use encoding::{count_text, preload};
 pub use estimate::{Basis, Estimate, estimate_prompt};
 pub use output::OutputCounter;

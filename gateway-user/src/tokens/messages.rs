@@ -8,6 +8,7 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
+use super::correction::Kind;
 use super::count::Count;
 use super::estimate::{Basis, REFERENCE_TOKENS};
 use super::image::{self, Detail};
@@ -219,13 +220,17 @@ fn part(count: &mut Count, value: &RawValue) {
         _ => count.value(value),
     });
     if let Some(source) = picture {
+        count.has(Kind::Images);
         let size = source.and_then(raw::text).and_then(|url| image_size::of_data_url(&url));
         let (tokens, basis) = image::tokens(count.images, size, detail_inside.unwrap_or(detail));
         count.assumed(tokens, basis);
     }
     match file {
         Some(Some(data)) => match raw::text(data) {
-            Some(data) => file::add(count, &data),
+            Some(data) => {
+                count.has(Kind::Files);
+                file::add(count, &data);
+            }
             None => count.assumed(REFERENCE_TOKENS, Basis::Stored),
         },
         Some(None) => count.assumed(REFERENCE_TOKENS, Basis::Stored),
@@ -239,6 +244,7 @@ fn sound(count: &mut Count, value: &RawValue) {
     if !raw::is_object(value) {
         return count.value(value);
     }
+    count.has(Kind::Audio);
     let mut format = None;
     raw::entries(value, |key, value| {
         if key == "format" {

@@ -33,6 +33,7 @@ pub(super) fn tools(count: &mut Count, tools: &RawValue, declared: Declared) {
         tool(count, entry);
     });
     if any {
+        count.kind = count.kind.with_tools();
         count.fixed(match declared {
             Declared::WithInstructions => NAMESPACE,
             Declared::Apart if count.generation < Generation::Gpt5 => NAMESPACE + MESSAGE,

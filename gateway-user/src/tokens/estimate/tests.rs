@@ -17,6 +17,10 @@ fn estimate(api: Api, model: &str, body: &Value) -> Estimate {
     estimate_prompt(api, &known(model), body.to_string().as_bytes())
 }
 
+fn figures(estimate: Estimate) -> (u64, Basis) {
+    (estimate.tokens.get(), estimate.basis)
+}
+
 fn counted(api: Api, model: &str, body: &Value) -> u64 {
     let estimate = estimate(api, model, body);
     assert_eq!(estimate.basis, Basis::Counted, "{body}");
@@ -153,12 +157,12 @@ fn sounds_and_files_are_assumed() {
     };
     let sound =
         part(json!({"type": "input_audio", "input_audio": {"data": "A".repeat(4000), "format": "mp3"}}));
-    assert_eq!(sound, Estimate { tokens: Tokens::new(7 + 30), basis: Basis::Bound });
+    assert_eq!(figures(sound), (7 + 30, Basis::Bound));
     let file = part(json!({"type": "file", "file": {"file_id": "file-1"}}));
-    assert_eq!(file, Estimate { tokens: Tokens::new(7 + 4096), basis: Basis::Stored });
+    assert_eq!(figures(file), (7 + 4096, Basis::Stored));
     // Zeros are no text, and no file that is known.
     let data = part(json!({"type": "file", "file": {"file_data": "A".repeat(160_000)}}));
-    assert_eq!(data, Estimate { tokens: Tokens::new(7 + 10_000), basis: Basis::Stored });
+    assert_eq!(figures(data), (7 + 10_000, Basis::Stored));
 }
 
 #[test]
@@ -177,7 +181,7 @@ fn a_file_counts_as_the_text_and_pages_that_it_holds() {
         assert!((7 + name + 7 + 320..=7 + name + 9 + 320).contains(&estimate.tokens.get()), "{estimate:?}");
     }
     let plain = part(b"2 + 2 = 4", "");
-    assert_eq!(plain, Estimate { tokens: Tokens::new(7 + name + 7), basis: Basis::Counted });
+    assert_eq!(figures(plain), (7 + name + 7, Basis::Counted));
     for unknown in [b"%PDF-1.4 <</Encrypt 1 0 R>>".as_slice(), b"PK\x03\x04\0", b"\xff\xfe"] {
         assert_eq!(part(unknown, "").basis, Basis::Stored);
     }
@@ -212,7 +216,7 @@ fn a_recording_counts_by_its_length() {
         estimate(Api::ChatCompletions, "gpt-4o", &json!({"messages": [{"role": "user", "content": [part]}]}))
     };
     let wav = wav_of(16_000, 2);
-    assert_eq!(part(&wav, "wav"), Estimate { tokens: Tokens::new(7 + 20), basis: Basis::Counted });
+    assert_eq!(figures(part(&wav, "wav")), (7 + 20, Basis::Counted));
     assert_eq!(part(&wav, "mp3").basis, Basis::Bound);
     assert!(part(&wav, "mp3").tokens.get() > 640);
 }
@@ -386,12 +390,12 @@ fn what_cannot_be_read_counts_as_its_bytes() {
     let bodies: [&[u8]; 6] = [b"", b"{", b"[]", b"\"text\"", b"{\"messages\":\"\xff\xfe\"}", deep.as_bytes()];
     for body in bodies {
         let estimate = estimate_prompt(Api::ChatCompletions, &model, body);
-        assert_eq!(estimate, Estimate { tokens: Tokens::from_bytes(body.len()), basis: Basis::Bound });
+        assert_eq!((estimate.tokens, estimate.basis), (Tokens::from_bytes(body.len()), Basis::Bound));
         assert!(estimate.is_bound());
     }
     let half_a_pair = br#"{"messages":[{"\ud800":1,"role":"user","content":"hello"}]}"#;
     let estimate = estimate_prompt(Api::ChatCompletions, &model, half_a_pair);
-    assert_eq!(estimate, Estimate { tokens: Tokens::from_bytes(half_a_pair.len()), basis: Basis::Bound });
+    assert_eq!((estimate.tokens, estimate.basis), (Tokens::from_bytes(half_a_pair.len()), Basis::Bound));
 }
 
 #[test]
@@ -600,6 +604,29 @@ fn the_attempts_of_pro_are_allowed_for() {
     body["reasoning"]["mode"] = json!("pro");
     assert_eq!(estimate(Api::Responses, "gpt-5.6", &body).tokens.get(), standard + 2048);
     assert_eq!(byte_bound(body.to_string().as_bytes()), None);
+}
+
+#[test]
+fn a_request_is_of_the_kind_that_its_parts_make_it() {
+    let kind = |api, body: Value| estimate(api, "gpt-4o", &body).kind;
+    let with = |part: Value| json!({"messages": [{"role": "user", "content": [part]}], "tools": [{"function": {"name": "f"}}]});
+    assert_eq!(kind(Api::Embeddings, json!({"input": "a"})), Kind::Embeddings);
+    assert_eq!(kind(Api::Completions, json!({"prompt": "a"})), Kind::Completions);
+    assert_eq!(kind(Api::Responses, json!({"input": "a", "tools": []})), Kind::Responses);
+    assert_eq!(
+        kind(Api::Responses, json!({"input": "a", "tools": [{"type": "custom"}]})),
+        Kind::ResponsesTools
+    );
+    assert_eq!(kind(Api::Responses, json!({"input": "a", "previous_response_id": "resp_1"})), Kind::Stored);
+    for (part, expected) in [
+        (json!({"type": "text", "text": "a"}), Kind::ChatTools),
+        (json!({"type": "image_url", "image_url": {"url": png_url(8, 8)}}), Kind::Images),
+        (json!({"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}), Kind::Audio),
+        (json!({"type": "file", "file": {"file_data": "YQ=="}}), Kind::Files),
+        (json!({"type": "file", "file": {"file_id": "file-1"}}), Kind::Stored),
+    ] {
+        assert_eq!(kind(Api::ChatCompletions, with(part)), expected);
+    }
 }
 
 fn json_value() -> impl Strategy<Value = Value> {
