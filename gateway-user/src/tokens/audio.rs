@@ -60,7 +60,7 @@ fn pulse_code_rate(sound: Base64<'_>, at: usize) -> Option<u64> {
     agrees.then_some(u64::from(byte_rate))
 }
 
-/// Frames of MPEG audio, layer III (ISO 11172-3, 2.4.1.3; ISO 13818-3 for half the rates), behind a tag of ID3v2. They are
+/// Frames of MPEG audio, layer III (ISO 11172-3, 2.4.1.3; ISO 13818-3 for half the rates), behind a tag of `ID3v2`. They are
 /// walked one by one, for each may have another bit rate. Sound that no frame accounts for counts as at the lowest of all.
 fn mp3(sound: Base64<'_>) -> Option<u64> {
     let mut at = after_tag(sound)?;
@@ -81,7 +81,7 @@ fn mp3(sound: Base64<'_>) -> Option<u64> {
     Some(microseconds.saturating_add(rest).div_ceil(1000))
 }
 
-/// Where the sound begins: behind a tag (ID3v2.4, section 3.1), whose length has seven bits a byte.
+/// Where the sound begins: behind a tag (`ID3v2.4`, section 3.1), whose length has seven bits a byte.
 fn after_tag(sound: Base64<'_>) -> Option<usize> {
     let [i, d, three, _, _, flags, l0, l1, l2, l3] = sound.read::<10>(0)?;
     if [i, d, three] != *b"ID3" {

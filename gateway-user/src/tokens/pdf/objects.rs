@@ -83,7 +83,10 @@ impl Objects {
                     dictionary = Dictionary { number: numbers[0], ..Dictionary::default() };
                     (depth, lists, key) = (0, 0, Key::Other);
                 }
-                Word::Other(b"R") => self.reference(&mut dictionary, key, (depth, lists), numbers[0]),
+                Word::Other(b"R") => {
+                    self.reference(&mut dictionary, key, (depth, lists), numbers[0]);
+                    self.is_small().then_some(())?;
+                }
                 Word::Other(b"stream") => {
                     (level == 0 && follows_dictionary).then_some(())?;
                     words.at = self.stream(bytes, words.at, &dictionary)?;
@@ -92,6 +95,11 @@ impl Objects {
             }
         }
         Some(())
+    }
+
+    /// Whether what is remembered of a file is less than a book needs.
+    fn is_small(&self) -> bool {
+        [self.contents.len(), self.kids.len(), self.maps.len()].into_iter().all(|count| count <= MOST_OBJECTS)
     }
 
     fn name(&mut self, dictionary: &mut Dictionary, depth: u32, key: Key, name: &[u8]) -> Option<Key> {
