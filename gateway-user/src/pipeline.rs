@@ -33,7 +33,7 @@ use crate::request_id::{GATEWAY_REQUEST_ID, REQUEST_ID, RequestId};
 use crate::session::{OpenCall, Session};
 use crate::supervise::panics::Scope;
 use crate::tenant::KeySlot;
-use crate::tokens::{self, Basis, Estimate};
+use crate::tokens::{self, Estimate};
 use crate::units::Tokens;
 
 use cors::Cors;
@@ -353,7 +353,7 @@ async fn within_window(call: &mut Call, limit: Tokens, api: Api, body: &Bytes) -
 
 /// The tokens of a prompt. A long one is counted where it blocks nobody.
 pub(crate) async fn estimate(api: Api, deployment: &Deployment, body: &Bytes) -> Estimate {
-    if body.len() <= SHORT_PROMPT {
+    if body.len() <= SHORT_PROMPT && !tokens::may_hold_file(body) {
         return tokens::estimate_prompt(api, &deployment.facts, body);
     }
     let (model, bytes) = (deployment.facts, body.clone());
@@ -362,6 +362,6 @@ pub(crate) async fn estimate(api: Api, deployment: &Deployment, body: &Bytes) ->
         tokens::estimate_prompt(api, &model, &bytes)
     });
     // It can only fail by a panic in the counting, and then the bytes are a bound.
-    let bound = Estimate { tokens: Tokens::from_bytes(body.len()), basis: Basis::Bound };
+    let bound = Estimate::of_bytes(api, body);
     counting.await.unwrap_or(bound)
 }

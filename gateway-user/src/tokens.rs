@@ -5,20 +5,26 @@
 //! and is enough for most calls; [`estimate_prompt`] tokenises and belongs on a blocking thread; [`OutputCounter`]
 //! follows a stream in small steps.
 
+mod audio;
 mod bound;
+mod correction;
 mod count;
+mod encoded;
 mod encoding;
 mod estimate;
+mod file;
 mod image;
 mod image_size;
 pub(crate) mod items;
 mod messages;
 mod output;
+mod pdf;
 mod raw;
 mod schema;
 mod tools;
 
-pub use bound::byte_bound;
+pub use bound::{byte_bound, may_hold_file};
+pub use correction::{Correction, Kind};
 pub use encoding::{count_text, preload};
 pub use estimate::{Basis, Estimate, estimate_prompt};
 pub use output::OutputCounter;

@@ -43,6 +43,13 @@ pub fn byte_bound(body: &[u8]) -> Option<Tokens> {
     Some(Tokens::from_bytes(body.len().saturating_add(more)))
 }
 
+/// Whether a body may hold a file, which takes longer to read than its bytes say.
+#[must_use]
+pub fn may_hold_file(body: &[u8]) -> bool {
+    // A name may be written with escapes.
+    memmem::find(body, b"file_data").is_some() || memmem::find(body, b"\\u00").is_some()
+}
+
 /// `after` is what follows a quote.
 fn is_marker(after: &[u8]) -> bool {
     after.first().is_some_and(|first| names(*first).iter().any(|name| after.starts_with(name)))
@@ -138,6 +145,13 @@ mod tests {
         ] {
             assert_eq!(byte_bound(body.as_bytes()), Some(Tokens::from_bytes(body.len() + more)), "{body}");
         }
+    }
+
+    #[test]
+    fn a_file_is_found_whatever_its_key_is_written_like() {
+        assert!(may_hold_file(br#"{"file_data":"JVBERi0"}"#));
+        assert!(may_hold_file(br#"{"file\u005fdata":"JVBERi0"}"#));
+        assert!(!may_hold_file(br#"{"file_id":"file-1"}"#));
     }
 
     #[test]

@@ -2,9 +2,11 @@
 
 use serde_json::value::RawValue;
 
+use super::correction::Kind;
 use super::encoding::count_text;
 use super::estimate::Basis;
-use super::raw;
+use super::{pdf, raw};
+use crate::api::Api;
 use crate::model::{Encoding, Generation, ImageRule, Model};
 use crate::units::Tokens;
 
@@ -14,10 +16,14 @@ pub(super) struct Count {
     pub(super) encoding: Encoding,
     pub(super) images: ImageRule,
     pub(super) generation: Generation,
+    /// What kind of request it is, as far as it was read.
+    pub(super) kind: Kind,
     /// Whether an assistant's message made several calls at once: from there on their results are shown as JSON.
     pub(super) parallel: bool,
     /// Reasoning handed back, of the turn that is being read and of those before it.
     pub(super) reasoning: Reasoning,
+    /// How many bytes may still be inflated to read files.
+    pub(super) inflated: usize,
     total: Tokens,
     basis: Basis,
     whole: bool,
@@ -46,13 +52,15 @@ impl Reasoning {
 }
 
 impl Count {
-    pub(super) fn new(model: &Model) -> Self {
+    pub(super) fn new(model: &Model, api: Api) -> Self {
         Self {
+            kind: Kind::of(api),
             encoding: model.encoding,
             images: model.images,
             generation: model.generation,
             parallel: false,
             reasoning: Reasoning::default(),
+            inflated: pdf::MOST_INFLATED,
             total: Tokens::ZERO,
             basis: Basis::Counted,
             whole: true,
@@ -62,6 +70,11 @@ impl Count {
     /// Adds what the API puts around a text.
     pub(super) fn fixed(&mut self, tokens: u64) {
         self.total = self.total.saturating_add(Tokens::new(tokens));
+    }
+
+    /// Notes a part that makes the request one of another kind.
+    pub(super) fn has(&mut self, kind: Kind) {
+        self.kind = self.kind.max(kind);
     }
 
     /// Adds tokens that were counted before.

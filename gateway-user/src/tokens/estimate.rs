@@ -2,6 +2,7 @@
 
 use serde_json::value::RawValue;
 
+use super::correction::Kind;
 use super::count::Count;
 use super::tools::Declared;
 use super::{messages, raw, tools};
@@ -16,9 +17,17 @@ pub struct Estimate {
     pub tokens: Tokens,
     /// What they rest on.
     pub basis: Basis,
+    /// What kind of request it is, for a [`Correction`](super::Correction).
+    pub kind: Kind,
 }
 
 impl Estimate {
+    /// A body of which nothing is known: no text has fewer bytes than tokens.
+    #[must_use]
+    pub fn of_bytes(api: Api, body: &[u8]) -> Self {
+        Self { tokens: Tokens::from_bytes(body.len()), basis: Basis::Bound, kind: Kind::of(api) }
+    }
+
     /// Whether the tokens are more than the prompt is expected to cost.
     #[must_use]
     pub const fn is_bound(&self) -> bool {
@@ -53,9 +62,9 @@ pub enum Basis {
 pub fn estimate_prompt(api: Api, model: &Model, body: &[u8]) -> Estimate {
     let bytes = Tokens::from_bytes(body.len());
     let Some(request) = raw::document(body).filter(|request| raw::is_object(request)) else {
-        return Estimate { tokens: bytes, basis: Basis::Bound };
+        return Estimate::of_bytes(api, body);
     };
-    let mut count = Count::new(model);
+    let mut count = Count::new(model, api);
     match api {
         Api::ChatCompletions => chat(&mut count, request),
         Api::Completions => count.entries(request, |count, key, value| match key {
@@ -70,10 +79,11 @@ pub fn estimate_prompt(api: Api, model: &Model, body: &[u8]) -> Estimate {
         Api::Responses => responses(&mut count, request),
     }
     count.finish_reasoning();
+    let kind = if count.basis() == Basis::Stored { Kind::Stored } else { count.kind };
     if count.whole() {
-        Estimate { tokens: count.total(), basis: count.basis() }
+        Estimate { tokens: count.total(), basis: count.basis(), kind }
     } else {
-        Estimate { tokens: count.total().max(bytes), basis: count.basis().max(Basis::Bound) }
+        Estimate { tokens: count.total().max(bytes), basis: count.basis().max(Basis::Bound), kind }
     }
 }
 

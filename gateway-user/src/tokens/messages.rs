@@ -8,11 +8,12 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
+use super::correction::Kind;
 use super::count::Count;
 use super::estimate::{Basis, REFERENCE_TOKENS};
 use super::image::{self, Detail};
 use super::tools::Declared;
-use super::{image_size, items, raw, tools};
+use super::{audio, file, image_size, items, raw, tools};
 use crate::model::Generation;
 use crate::units::Tokens;
 
@@ -219,15 +220,19 @@ fn part(count: &mut Count, value: &RawValue) {
         _ => count.value(value),
     });
     if let Some(source) = picture {
+        count.has(Kind::Images);
         let size = source.and_then(raw::text).and_then(|url| image_size::of_data_url(&url));
         let (tokens, basis) = image::tokens(count.images, size, detail_inside.unwrap_or(detail));
         count.assumed(tokens, basis);
     }
     match file {
-        Some(Some(data)) => {
-            let pages = Tokens::from_bytes(data.get().len() / FILE_BYTES_A_TOKEN);
-            count.assumed(pages.max(REFERENCE_TOKENS), Basis::Allowance);
-        }
+        Some(Some(data)) => match raw::text(data) {
+            Some(data) => {
+                count.has(Kind::Files);
+                file::add(count, &data);
+            }
+            None => count.assumed(REFERENCE_TOKENS, Basis::Stored),
+        },
         Some(None) => count.assumed(REFERENCE_TOKENS, Basis::Stored),
         None => {}
     }
@@ -239,10 +244,24 @@ fn sound(count: &mut Count, value: &RawValue) {
     if !raw::is_object(value) {
         return count.value(value);
     }
+    count.has(Kind::Audio);
+    let mut format = None;
+    raw::entries(value, |key, value| {
+        if key == "format" {
+            format = raw::text(value);
+        }
+    });
     count.entries(value, |count, key, value| {
-        if key == "data" {
-            let bytes = value.get().len() / 4 * 3;
-            count.assumed(Tokens::from_bytes(bytes.div_ceil(AUDIO_BYTES_A_TOKEN)), Basis::Bound);
+        if key != "data" {
+            return;
+        }
+        let length = raw::text(value).zip(format.as_ref());
+        match length.and_then(|(data, format)| audio::milliseconds(&data, format)) {
+            Some(length) => count.fixed(length.div_ceil(MILLISECONDS_A_TOKEN)),
+            None => {
+                let bytes = value.get().len() / 4 * 3;
+                count.assumed(Tokens::from_bytes(bytes.div_ceil(AUDIO_BYTES_A_TOKEN)), Basis::Bound);
+            }
         }
     });
 }
@@ -278,8 +297,7 @@ const REASONING_TENTHS_A_TOKEN: usize = 48;
 const COMPACTED_BYTES_A_TOKEN: usize = 7;
 /// Reasoning that is known by its id alone: four of five recorded items are no longer.
 const REASONING_ITEM: Tokens = Tokens::new(512);
+const MILLISECONDS_A_TOKEN: u64 = 100;
 const AUDIO_BYTES_A_TOKEN: usize = 100;
 /// The most output tokens of the models that speak (Azure, "Azure OpenAI models", `gpt-4o-audio-preview`).
 const SPOKEN_ANSWER: Tokens = Tokens::new(16_384);
-/// Upstream adds the text of each page and its picture, about 2,000 tokens for some 30 KB of PDF in base64.
-const FILE_BYTES_A_TOKEN: usize = 16;

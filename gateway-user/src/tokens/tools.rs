@@ -33,6 +33,7 @@ pub(super) fn tools(count: &mut Count, tools: &RawValue, declared: Declared) {
         tool(count, entry);
     });
     if any {
+        count.kind = count.kind.with_tools();
         count.fixed(match declared {
             Declared::WithInstructions => NAMESPACE,
             Declared::Apart if count.generation < Generation::Gpt5 => NAMESPACE + MESSAGE,
@@ -163,7 +164,9 @@ impl Kind {
             ("tool_search", Some(Runs::AtCaller)) => Self::ClientSearch,
             ("tool_search", _) => Self::UpstreamSearch,
             (_, Some(Runs::AtCaller)) => Self::BuiltIn,
-            (_, Some(Runs::AtUpstream) | None) => Self::Upstream,
+            (_, Some(Runs::AtUpstream)) => Self::Upstream,
+            // Strict budgets refuse it; what others hold it at is what it is written in.
+            (_, None) => Self::Function,
         }
     }
 

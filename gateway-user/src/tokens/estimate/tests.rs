@@ -1,6 +1,9 @@
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::super::audio::tests::wav_of;
 use super::super::byte_bound;
 use super::super::image_size::tests::png_url;
 use super::*;
@@ -12,6 +15,10 @@ fn known(model: &str) -> Model {
 
 fn estimate(api: Api, model: &str, body: &Value) -> Estimate {
     estimate_prompt(api, &known(model), body.to_string().as_bytes())
+}
+
+fn figures(estimate: Estimate) -> (u64, Basis) {
+    (estimate.tokens.get(), estimate.basis)
 }
 
 fn counted(api: Api, model: &str, body: &Value) -> u64 {
@@ -150,11 +157,68 @@ fn sounds_and_files_are_assumed() {
     };
     let sound =
         part(json!({"type": "input_audio", "input_audio": {"data": "A".repeat(4000), "format": "mp3"}}));
-    assert_eq!(sound, Estimate { tokens: Tokens::new(7 + 30), basis: Basis::Bound });
+    assert_eq!(figures(sound), (7 + 30, Basis::Bound));
     let file = part(json!({"type": "file", "file": {"file_id": "file-1"}}));
-    assert_eq!(file, Estimate { tokens: Tokens::new(7 + 4096), basis: Basis::Stored });
+    assert_eq!(figures(file), (7 + 4096, Basis::Stored));
+    // Zeros are no text, and no file that is known.
     let data = part(json!({"type": "file", "file": {"file_data": "A".repeat(160_000)}}));
-    assert_eq!(data, Estimate { tokens: Tokens::new(7 + 10_000), basis: Basis::Allowance });
+    assert_eq!(figures(data), (7 + 10_000, Basis::Stored));
+}
+
+#[test]
+fn a_file_counts_as_the_text_and_pages_that_it_holds() {
+    let part = |bytes: &[u8], start: &str| {
+        let data = format!("{start}{}", STANDARD.encode(bytes));
+        let part = json!({"type": "input_file", "filename": "a.pdf", "file_data": data});
+        estimate(Api::Responses, "gpt-4o", &json!({"input": [{"role": "user", "content": [part]}]}))
+    };
+    let pdf = b"%PDF-1.4\n1 0 obj<</Type/Page/Contents 2 0 R>>endobj\n2 0 obj<<>>stream\n(2 + 2 = 4) Tj\nendstream endobj";
+    let text = "a.pdf";
+    let name = super::super::count_text(crate::model::Encoding::O200k, text).get();
+    for start in ["", "data:application/pdf;base64,"] {
+        let estimate = part(pdf, start);
+        assert_eq!(estimate.basis, Basis::Bound);
+        assert!((7 + name + 7 + 320..=7 + name + 9 + 320).contains(&estimate.tokens.get()), "{estimate:?}");
+    }
+    let plain = part(b"2 + 2 = 4", "");
+    assert_eq!(figures(plain), (7 + name + 7, Basis::Counted));
+    for unknown in [b"%PDF-1.4 <</Encrypt 1 0 R>>".as_slice(), b"PK\x03\x04\0", b"\xff\xfe"] {
+        assert_eq!(part(unknown, "").basis, Basis::Stored);
+    }
+}
+
+#[test]
+fn many_files_together_are_inflated_as_far_as_one() {
+    let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+    std::io::Write::write_all(&mut zlib, &b"(Hello) Tj ".repeat(20_000)).unwrap();
+    let mut pdf =
+        b"%PDF-1.4\n1 0 obj<</Type/Page/Contents 2 0 R>>endobj\n2 0 obj<</Filter/FlateDecode>>stream\n"
+            .to_vec();
+    pdf.extend(zlib.finish().unwrap());
+    pdf.extend(b"\nendstream endobj");
+    let part = json!({"type": "input_file", "file_data": STANDARD.encode(pdf)});
+    let with = |files: usize| {
+        let content = vec![part.clone(); files];
+        estimate(Api::Responses, "gpt-4o", &json!({"input": [{"role": "user", "content": content}]}))
+    };
+    assert_eq!(with(1).basis, Basis::Bound);
+    assert!(with(1).tokens > Tokens::new(20_000));
+    assert_eq!(with(19).basis, Basis::Bound);
+    // Four mebibytes.
+    assert_eq!(with(20).basis, Basis::Stored);
+}
+
+#[test]
+fn a_recording_counts_by_its_length() {
+    let part = |bytes: &[u8], format: &str| {
+        let sound = json!({"data": STANDARD.encode(bytes), "format": format});
+        let part = json!({"type": "input_audio", "input_audio": sound});
+        estimate(Api::ChatCompletions, "gpt-4o", &json!({"messages": [{"role": "user", "content": [part]}]}))
+    };
+    let wav = wav_of(16_000, 2);
+    assert_eq!(figures(part(&wav, "wav")), (7 + 20, Basis::Counted));
+    assert_eq!(part(&wav, "mp3").basis, Basis::Bound);
+    assert!(part(&wav, "mp3").tokens.get() > 640);
 }
 
 #[test]
@@ -253,7 +317,7 @@ fn tools_that_others_define_are_allowed_for() {
         (json!({"type": "shell"}), Basis::Allowance),
         (json!({"type": "tool_search", "execution": "client"}), Basis::Counted),
         (json!({"type": "tool_search"}), Basis::Allowance),
-        (json!({"type": "yet_to_come"}), Basis::Allowance),
+        (json!({"type": "yet_to_come"}), Basis::Counted),
     ] {
         let body = json!({"input": "", "tools": [tool]});
         assert_eq!(estimate(Api::Responses, "gpt-4o", &body).basis, basis, "{tool}");
@@ -326,12 +390,12 @@ fn what_cannot_be_read_counts_as_its_bytes() {
     let bodies: [&[u8]; 6] = [b"", b"{", b"[]", b"\"text\"", b"{\"messages\":\"\xff\xfe\"}", deep.as_bytes()];
     for body in bodies {
         let estimate = estimate_prompt(Api::ChatCompletions, &model, body);
-        assert_eq!(estimate, Estimate { tokens: Tokens::from_bytes(body.len()), basis: Basis::Bound });
+        assert_eq!((estimate.tokens, estimate.basis), (Tokens::from_bytes(body.len()), Basis::Bound));
         assert!(estimate.is_bound());
     }
     let half_a_pair = br#"{"messages":[{"\ud800":1,"role":"user","content":"hello"}]}"#;
     let estimate = estimate_prompt(Api::ChatCompletions, &model, half_a_pair);
-    assert_eq!(estimate, Estimate { tokens: Tokens::from_bytes(half_a_pair.len()), basis: Basis::Bound });
+    assert_eq!((estimate.tokens, estimate.basis), (Tokens::from_bytes(half_a_pair.len()), Basis::Bound));
 }
 
 #[test]
@@ -540,6 +604,29 @@ fn the_attempts_of_pro_are_allowed_for() {
     body["reasoning"]["mode"] = json!("pro");
     assert_eq!(estimate(Api::Responses, "gpt-5.6", &body).tokens.get(), standard + 2048);
     assert_eq!(byte_bound(body.to_string().as_bytes()), None);
+}
+
+#[test]
+fn a_request_is_of_the_kind_that_its_parts_make_it() {
+    let kind = |api, body: Value| estimate(api, "gpt-4o", &body).kind;
+    let with = |part: Value| json!({"messages": [{"role": "user", "content": [part]}], "tools": [{"function": {"name": "f"}}]});
+    assert_eq!(kind(Api::Embeddings, json!({"input": "a"})), Kind::Embeddings);
+    assert_eq!(kind(Api::Completions, json!({"prompt": "a"})), Kind::Completions);
+    assert_eq!(kind(Api::Responses, json!({"input": "a", "tools": []})), Kind::Responses);
+    assert_eq!(
+        kind(Api::Responses, json!({"input": "a", "tools": [{"type": "custom"}]})),
+        Kind::ResponsesTools
+    );
+    assert_eq!(kind(Api::Responses, json!({"input": "a", "previous_response_id": "resp_1"})), Kind::Stored);
+    for (part, expected) in [
+        (json!({"type": "text", "text": "a"}), Kind::ChatTools),
+        (json!({"type": "image_url", "image_url": {"url": png_url(8, 8)}}), Kind::Images),
+        (json!({"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}), Kind::Audio),
+        (json!({"type": "file", "file": {"file_data": "YQ=="}}), Kind::Files),
+        (json!({"type": "file", "file": {"file_id": "file-1"}}), Kind::Stored),
+    ] {
+        assert_eq!(kind(Api::ChatCompletions, with(part)), expected);
+    }
 }
 
 fn json_value() -> impl Strategy<Value = Value> {
