@@ -19,6 +19,7 @@ use crate::names::BackendName;
 use crate::reply::Refusal;
 use crate::request_id::RequestId;
 use crate::tenant::KeySlot;
+use crate::tokens::Estimate;
 use crate::units::Tokens;
 use report::{Report, Trace};
 
@@ -68,9 +69,9 @@ pub(crate) struct Call {
     pub(crate) streaming: bool,
     /// How many answers upstream writes.
     pub(crate) answers: u64,
-    /// What the prompt is held at: an estimate, or until there is one an upper bound.
+    /// What the prompt is held at: an estimate as it was corrected, or until there is one an upper bound.
     pub(crate) prompt: Tokens,
-    pub(crate) estimated: bool,
+    pub(crate) estimate: Option<Estimate>,
     pub(crate) slot: KeySlot,
     pub(crate) admission: Option<Admission>,
     /// The call's slot from its settlement to the delivery of its answer.
@@ -102,7 +103,7 @@ pub(crate) struct Admitted {
     pub(crate) streaming: bool,
     pub(crate) answers: u64,
     pub(crate) prompt: Tokens,
-    pub(crate) estimated: bool,
+    pub(crate) estimate: Option<Estimate>,
     pub(crate) admission: Admission,
     pub(crate) reports: Reports,
 }
@@ -120,7 +121,7 @@ impl Call {
             streaming,
             answers,
             prompt,
-            estimated,
+            estimate,
             admission,
             reports,
         } = admitted;
@@ -137,7 +138,7 @@ impl Call {
             streaming,
             answers,
             prompt,
-            estimated,
+            estimate,
             admission: Some(admission),
             delivering: None,
             stage: Stage::Admitted,
@@ -196,12 +197,13 @@ impl Call {
     }
 
     /// Takes the closer estimate of a prompt that was held at an upper bound.
-    pub(crate) fn estimate(&mut self, prompt: Tokens) {
+    pub(crate) fn estimated(&mut self, estimate: Estimate) {
+        let prompt = corrected(&self.tenant, &self.deployment, &estimate);
         if let Some(admission) = &mut self.admission {
             admission.shrink_prompt(prompt);
         }
         self.prompt = prompt;
-        self.estimated = true;
+        self.estimate = Some(estimate);
     }
 
     /// Notes that the gateway answers in upstream's place.
@@ -237,7 +239,9 @@ impl Call {
         }
         let known = match source {
             Source::Upstream => {
-                self.compare(booked.usage.input);
+                if !corrected {
+                    self.compare(booked.usage.input);
+                }
                 self.series.settled_upstream.inc();
                 Output::Known
             }
@@ -305,10 +309,14 @@ impl Call {
         );
     }
 
-    /// Compares a prompt's estimate with upstream's count.
+    /// Compares what a prompt was held at with upstream's count, and learns from it.
     fn compare(&self, input: Tokens) {
-        if self.estimated && input > Tokens::ZERO {
+        self.series.estimate_shortfall.inc_by(input.saturating_sub(self.prompt).get());
+        if let Some(estimate) = &self.estimate
+            && input > Tokens::ZERO
+        {
             self.gateway.metrics.estimate_ratio.observe(ratio(self.prompt, input));
+            self.tenant.account.learn(&self.deployment.name, estimate, input);
         }
     }
 
@@ -381,6 +389,11 @@ const CALLER_GONE_STATUS: u16 = 499;
 #[expect(clippy::cast_precision_loss, reason = "a ratio for a histogram")]
 fn ratio(estimate: Tokens, actual: Tokens) -> f64 {
     estimate.get() as f64 / actual.get() as f64
+}
+
+/// What a prompt is held at, after what its tenant's calls to the deployment have shown.
+pub(crate) fn corrected(tenant: &Tenant, deployment: &Deployment, estimate: &Estimate) -> Tokens {
+    tenant.account.corrected(&deployment.name, estimate, tenant.limits().ceiling)
 }
 
 /// The gateway's own time, of a request that goes upstream at `now`. It is told at the first try only: from then on the call

@@ -7,6 +7,7 @@
 pub mod account;
 pub mod admission;
 pub mod clock;
+mod correction;
 pub mod lease;
 pub mod period;
 pub mod terms;
@@ -15,6 +16,7 @@ pub mod window;
 pub use account::{Account, Book, Checkpoint, Counters, LeasedTokens, OpenUse, Output, Used};
 pub use admission::Admission;
 pub use clock::{Clock, Now};
+pub use correction::{Correction, Learned};
 pub use lease::{Cover, Footing, LeaseReply, LeaseRequest, Occasion, Standing, Ticket};
 pub use period::{Period, Quota};
 pub use terms::{Ask, Ceiling, Grant, Limits, Refused};

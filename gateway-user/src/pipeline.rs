@@ -20,7 +20,7 @@ use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use crate::api::Api;
-use crate::call::{Admitted, Call};
+use crate::call::{Admitted, Call, corrected};
 use crate::gateway::{Access, Deployment, Snapshot, Tenant};
 use crate::limits::{Admission, Ceiling, Grant, Refused};
 use crate::names::{DeploymentName, TenantName};
@@ -246,17 +246,20 @@ impl Visit<'_> {
                 ) => None,
             },
         };
-        let estimated = by_bound.is_none();
-        let (prompt, (admission, grant)) = match by_bound {
-            Some(admitted) => admitted,
+        let (estimate, prompt, (admission, grant)) = match by_bound {
+            Some((bound, admitted)) => (None, bound, admitted),
             None => {
                 let estimate = estimate(demand.api, deployment, body).await;
                 if estimate.is_boundless() && tenant.limits().ceiling == Ceiling::Strict {
                     let what = "a file or an item that upstream holds";
                     return Err(Refusal::InvalidRequest(demand::stored_input(what)));
                 }
-                match admit(estimate.tokens).await {
-                    Ok(admitted) => (estimate.tokens, admitted),
+                if estimate.is_kept_upstream() && !tenant.keeps_state() {
+                    return Err(Refusal::InvalidRequest(demand::stored_state("the id of a file or an item")));
+                }
+                let prompt = corrected(&tenant, deployment, &estimate);
+                match admit(prompt).await {
+                    Ok(admitted) => (Some(estimate), prompt, admitted),
                     Err(refused) => return Err(self.limited(&tenant, refused).await),
                 }
             }
@@ -271,7 +274,7 @@ impl Visit<'_> {
             streaming: demand.streams(),
             answers: demand.envelope.answers(),
             prompt,
-            estimated,
+            estimate,
             admission,
             reports: self.session.worker.reports.clone(),
         });
@@ -343,10 +346,10 @@ impl Visit<'_> {
 /// A limit on an answer that leaves room for the prompt in the model's window. Azure refuses a limit that does not.
 async fn within_window(call: &mut Call, limit: Tokens, api: Api, body: &Bytes) -> Tokens {
     let Some(window) = call.deployment.facts.context_window else { return limit };
-    if limit > window.saturating_sub(call.prompt) && !call.estimated {
+    if limit > window.saturating_sub(call.prompt) && call.estimate.is_none() {
         // The bytes of a prompt say too little here.
         let estimate = estimate(api, &call.deployment, body).await;
-        call.estimate(estimate.tokens);
+        call.estimated(estimate);
     }
     limit.min(window.saturating_sub(call.prompt).max(LEAST_LIMIT))
 }

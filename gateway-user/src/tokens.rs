@@ -7,7 +7,6 @@
 
 mod audio;
 mod bound;
-mod correction;
 mod count;
 mod encoded;
 mod encoding;
@@ -19,12 +18,13 @@ pub(crate) mod items;
 mod messages;
 mod output;
 mod pdf;
+mod prompt_kind;
 mod raw;
 mod schema;
 mod tools;
 
 pub use bound::{byte_bound, may_hold_file};
-pub use correction::{Correction, Kind};
 pub use encoding::{count_text, preload};
 pub use estimate::{Basis, Estimate, estimate_prompt};
 pub use output::OutputCounter;
+pub use prompt_kind::PromptKind;

@@ -133,6 +133,12 @@ fn of_tenant(tenant: &Tenant, now: Now) -> Value {
             "leased": leased.map(|tokens| tokens.leased),
             "overshootBound": leased.map(|tokens| tokens.overshoot_bound),
         },
+        "estimates": tenant.account.learned().into_iter().map(|(deployment, learned)| json!({
+            "deployment": deployment.as_str(),
+            "kind": learned.kind.as_str(),
+            "upstreamOverEstimate": f64::from(u32::try_from(learned.thousandths).unwrap_or(u32::MAX)) / 1000.0,
+            "calls": learned.calls,
+        })).collect::<Vec<_>>(),
         "quotas": limits.quotas.iter().map(|quota| match *quota {
             Quota::Tokens { limit, period } => json!({
                 "period": period.as_str(),

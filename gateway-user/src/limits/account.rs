@@ -6,11 +6,13 @@
 
 mod adjust;
 mod checkpoint;
+mod corrections;
 mod leasing;
 mod removal;
 mod room;
 mod slice;
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -18,10 +20,12 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::Now;
+use super::correction::Correction;
 use super::lease::Lease;
 use super::period::Period;
 use super::terms::{Ask, Ceiling, Grant, Limits, Refused};
 use super::window::Window;
+use crate::names::DeploymentName;
 use crate::units::{NanoDollars, Prices, Tokens};
 use room::cost_bound;
 
@@ -153,6 +157,8 @@ struct State {
     /// Of a tenant that is removed, when the last period has ended that its limits were about, in seconds since
     /// 1970-01-01 UTC; 0 of one that is there.
     over_at: u64,
+    /// How far the estimates of its prompts have been from upstream's counts.
+    corrections: BTreeMap<DeploymentName, Correction>,
     /// Where budgets are shared by a fleet: what this node may use of them.
     lease: Option<Box<Lease>>,
 }

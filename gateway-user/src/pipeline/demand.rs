@@ -147,13 +147,9 @@ fn problem(unmeterable: &Unmeterable, limits: &Limits, keeps_state: bool) -> Opt
         (Unmeterable::Background, _) => {
             Some("`background` responses cannot be metered: their answer does not pass through here".into())
         }
-        (Unmeterable::StoredState(field), Ceiling::Soft) => (!keeps_state).then(|| {
-            format!(
-                "`{field}` names what Azure keeps for all tenants of its account together; this tenant's tier does not \
-                 allow it (`stored_state`)"
-            )
-            .into()
-        }),
+        (Unmeterable::StoredState(field), Ceiling::Soft) => {
+            (!keeps_state).then(|| stored_state(&format!("`{field}`")).into())
+        }
         (
             Unmeterable::StoredInput(_) | Unmeterable::HostedTool(_) | Unmeterable::OwnCalls(_),
             Ceiling::Soft,
@@ -172,6 +168,14 @@ fn problem(unmeterable: &Unmeterable, limits: &Limits, keeps_state: bool) -> Opt
             format!("`{field}` lets upstream make calls of its own, which a strict budget cannot hold").into(),
         ),
     }
+}
+
+/// The refusal of what any tenant could name.
+pub(super) fn stored_state(what: &str) -> String {
+    format!(
+        "{what} names what Azure keeps for all tenants of its account together; this tenant's tier does not allow it \
+         (`stored_state`)"
+    )
 }
 
 /// The refusal of input whose size the request does not tell.

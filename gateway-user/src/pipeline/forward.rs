@@ -173,7 +173,7 @@ async fn wait_for_head(
 ) -> Result<Response<()>, SendError> {
     let mut sending = pin!(sending);
     let mut early = None;
-    if prompt.early && !call.estimated {
+    if prompt.early && call.estimate.is_none() {
         while_sending(&mut early, sending.as_mut(), count_prompt(call, prompt)).await;
     }
     match early {
@@ -184,9 +184,9 @@ async fn wait_for_head(
 
 /// Takes the closer estimate of a prompt, once.
 async fn count_prompt(call: &mut Call, prompt: &Prompt) {
-    if !call.estimated {
+    if call.estimate.is_none() {
         let estimate = super::estimate(prompt.api, &call.deployment, &prompt.body).await;
-        call.estimate(estimate.tokens);
+        call.estimated(estimate);
     }
 }
 

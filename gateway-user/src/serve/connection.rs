@@ -186,6 +186,7 @@ impl<F> Executor<F> for Streams
 where
     F: Future<Output: Send> + Send + 'static,
 {
+    #[expect(clippy::disallowed_methods, reason = "a call ends by itself, and alone")]
     fn execute(&self, stream: F) {
         let task = tokio::spawn(stream);
         if let Some(open) = self.next.lock().take() {

@@ -12,7 +12,7 @@ use redb::TableDefinition;
 
 use crate::ledger::{Column, Key, Kind, Row, Sums, Trace};
 use crate::limits::window::Slots;
-use crate::limits::{Book, Checkpoint, OpenUse, Period};
+use crate::limits::{Book, Checkpoint, Correction, OpenUse, Period};
 use crate::names::{DeploymentName, ModelName, TenantName};
 use crate::units::{NanoDollars, Tokens};
 use fields::{Field, Fields, Writer};
@@ -50,12 +50,16 @@ mod account {
     pub(super) const OPEN_SPENT: u64 = 7;
     pub(super) const OPEN_SPENT_COST: u64 = 8;
     pub(super) const OVER_AT: u64 = 9;
+    /// The deployment that the corrections behind it are about.
+    pub(super) const DEPLOYMENT: u64 = 10;
     /// Of each period three numbers from here on, with one to spare: its end, its tokens and its cost.
     pub(super) const BOOKS: u64 = 16;
     pub(super) const BOOK: u64 = 4;
     /// The windows' slots by age.
     pub(super) const CALLS: u64 = 256;
     pub(super) const TOKENS: u64 = 512;
+    /// What was learned about estimates, by kind of request.
+    pub(super) const CORRECTIONS: u64 = 1024;
 }
 
 /// The numbers of a ledger row's fields beside its columns' ([`Column::number`]).
@@ -90,6 +94,12 @@ pub(super) fn account_row(checkpoint: &Checkpoint) -> Vec<u8> {
     for (first, slots) in [(account::CALLS, &checkpoint.calls), (account::TOKENS, &checkpoint.tokens)] {
         (first..).zip(slots).for_each(|(number, amount)| row.amount(number, u64::from(*amount)));
     }
+    for (deployment, correction) in &checkpoint.corrections {
+        row.text(account::DEPLOYMENT, deployment.as_str());
+        for (kind, learned) in correction.export() {
+            row.amount(account::CORRECTIONS + u64::from(kind), learned);
+        }
+    }
     row.finish()
 }
 
@@ -100,8 +110,16 @@ pub(super) fn checkpoint(row: &[u8]) -> Option<Checkpoint> {
     let mut books = [Book::default(); Period::ALL.len()];
     let empty: Slots = [0; _];
     let (mut calls, mut tokens) = (empty, empty);
+    let mut corrections: Vec<(DeploymentName, Vec<(u8, u64)>)> = Vec::new();
     for field in Fields::of(row)? {
-        let (number, Field::Amount(amount)) = field? else { continue };
+        let (number, amount) = match field? {
+            (number, Field::Amount(amount)) => (number, amount),
+            (account::DEPLOYMENT, Field::Text(name)) => {
+                corrections.extend(DeploymentName::new(name).ok().map(|name| (name, Vec::new())));
+                continue;
+            }
+            (_, Field::Text(_)) => continue,
+        };
         match number {
             account::UTC_SECONDS => utc_seconds = amount,
             account::TYPICAL_OUTPUT => typical_output = amount,
@@ -112,6 +130,13 @@ pub(super) fn checkpoint(row: &[u8]) -> Option<Checkpoint> {
             account::OPEN_SPENT => open.spent = Tokens::new(amount),
             account::OPEN_SPENT_COST => open.spent_cost = NanoDollars::new(amount),
             account::OVER_AT => over_at = amount,
+            account::CORRECTIONS.. => {
+                if let (Some((_, learned)), Ok(kind)) =
+                    (corrections.last_mut(), u8::try_from(number - account::CORRECTIONS))
+                {
+                    learned.push((kind, amount));
+                }
+            }
             account::TOKENS.. => set_slot(&mut tokens, number - account::TOKENS, amount),
             account::CALLS.. => set_slot(&mut calls, number - account::CALLS, amount),
             account::BOOKS.. => set_book(&mut books, number - account::BOOKS, amount),
@@ -120,6 +145,8 @@ pub(super) fn checkpoint(row: &[u8]) -> Option<Checkpoint> {
     }
     let mut checkpoint = Checkpoint::new(utc_seconds, (calls, tokens), books, open, typical_output);
     checkpoint.over_at = over_at;
+    checkpoint.corrections =
+        corrections.into_iter().map(|(name, learned)| (name, Correction::import(learned))).collect();
     Some(checkpoint)
 }
 
@@ -203,6 +230,7 @@ fn figures(row: &[u8]) -> Option<(Sums, Option<Trace>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tokens::PromptKind;
 
     #[test]
     fn an_account_survives_its_row() {
@@ -224,6 +252,12 @@ mod tests {
         };
         let mut before = Checkpoint::new(1_709_212_455, (slots, more), books, open, 77);
         before.over_at = 1_709_212_519;
+        for (deployment, kind) in [("chat", PromptKind::Chat), ("reason", PromptKind::ResponsesTools)] {
+            let mut correction = Correction::default();
+            correction.learn(kind, Tokens::new(100), Tokens::new(120));
+            correction.learn(PromptKind::Images, Tokens::new(7), Tokens::new(5));
+            before.corrections.insert(DeploymentName::new(deployment).unwrap(), correction);
+        }
         assert_eq!(checkpoint(&account_row(&before)), Some(before));
     }
 

@@ -2,9 +2,9 @@
 
 use serde_json::value::RawValue;
 
-use super::correction::Kind;
 use super::encoding::count_text;
 use super::estimate::Basis;
+use super::prompt_kind::PromptKind;
 use super::{pdf, raw};
 use crate::api::Api;
 use crate::model::{Encoding, Generation, ImageRule, Model};
@@ -17,7 +17,7 @@ pub(super) struct Count {
     pub(super) images: ImageRule,
     pub(super) generation: Generation,
     /// What kind of request it is, as far as it was read.
-    pub(super) kind: Kind,
+    pub(super) kind: PromptKind,
     /// Whether an assistant's message made several calls at once: from there on their results are shown as JSON.
     pub(super) parallel: bool,
     /// Reasoning handed back, of the turn that is being read and of those before it.
@@ -54,7 +54,7 @@ impl Reasoning {
 impl Count {
     pub(super) fn new(model: &Model, api: Api) -> Self {
         Self {
-            kind: Kind::of(api),
+            kind: PromptKind::of(api),
             encoding: model.encoding,
             images: model.images,
             generation: model.generation,
@@ -73,7 +73,7 @@ impl Count {
     }
 
     /// Notes a part that makes the request one of another kind.
-    pub(super) fn has(&mut self, kind: Kind) {
+    pub(super) fn has(&mut self, kind: PromptKind) {
         self.kind = self.kind.max(kind);
     }
 

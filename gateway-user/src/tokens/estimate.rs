@@ -2,8 +2,8 @@
 
 use serde_json::value::RawValue;
 
-use super::correction::Kind;
 use super::count::Count;
+use super::prompt_kind::PromptKind;
 use super::tools::Declared;
 use super::{messages, raw, tools};
 use crate::api::Api;
@@ -17,15 +17,15 @@ pub struct Estimate {
     pub tokens: Tokens,
     /// What they rest on.
     pub basis: Basis,
-    /// What kind of request it is, for a [`Correction`](super::Correction).
-    pub kind: Kind,
+    /// What kind of request it is, for a `limits::Correction`.
+    pub kind: PromptKind,
 }
 
 impl Estimate {
     /// A body of which nothing is known: no text has fewer bytes than tokens.
     #[must_use]
     pub fn of_bytes(api: Api, body: &[u8]) -> Self {
-        Self { tokens: Tokens::from_bytes(body.len()), basis: Basis::Bound, kind: Kind::of(api) }
+        Self { tokens: Tokens::from_bytes(body.len()), basis: Basis::Bound, kind: PromptKind::of(api) }
     }
 
     /// Whether the tokens are more than the prompt is expected to cost.
@@ -37,7 +37,13 @@ impl Estimate {
     /// Whether the prompt may cost any amount more: it names what it does not hold.
     #[must_use]
     pub const fn is_boundless(&self) -> bool {
-        matches!(self.basis, Basis::Stored)
+        matches!(self.basis, Basis::Stored | Basis::Kept)
+    }
+
+    /// Whether it names what upstream keeps for all tenants of its account together.
+    #[must_use]
+    pub const fn is_kept_upstream(&self) -> bool {
+        matches!(self.basis, Basis::Kept)
     }
 }
 
@@ -50,8 +56,11 @@ pub enum Basis {
     Bound,
     /// An allowance: the body holds a part of which nobody can tell what it costs (a file, a hosted tool).
     Allowance,
-    /// An allowance, too, for what upstream holds and the body only names: a file, an earlier item.
+    /// An allowance, too, for what upstream finds or fetches and the body only names: a file by its address, what a search
+    /// found.
     Stored,
+    /// An allowance, too, for what upstream keeps for its whole account under an id: an uploaded file, an earlier item.
+    Kept,
 }
 
 /// Estimates what the prompt of a request body costs.
@@ -79,7 +88,7 @@ pub fn estimate_prompt(api: Api, model: &Model, body: &[u8]) -> Estimate {
         Api::Responses => responses(&mut count, request),
     }
     count.finish_reasoning();
-    let kind = if count.basis() == Basis::Stored { Kind::Stored } else { count.kind };
+    let kind = if count.basis() >= Basis::Stored { PromptKind::Stored } else { count.kind };
     if count.whole() {
         Estimate { tokens: count.total(), basis: count.basis(), kind }
     } else {

@@ -8,10 +8,10 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::correction::Kind;
 use super::count::Count;
 use super::estimate::{Basis, REFERENCE_TOKENS};
 use super::image::{self, Detail};
+use super::prompt_kind::PromptKind;
 use super::tools::Declared;
 use super::{audio, file, image_size, items, raw, tools};
 use crate::model::Generation;
@@ -41,7 +41,8 @@ pub(super) fn plain(count: &mut Count, text: &RawValue) {
 fn message(count: &mut Count, item: &RawValue) {
     let head = Head::of(item);
     if head.is_held_upstream(item) {
-        count.assumed(REFERENCE_TOKENS, Basis::Stored);
+        let is_reference = head.kind.as_deref() == Some("item_reference");
+        count.assumed(REFERENCE_TOKENS, if is_reference { Basis::Kept } else { Basis::Stored });
     }
     if head.kind.as_deref() == Some("reasoning") {
         return reasoning(count, item);
@@ -187,6 +188,7 @@ fn part(count: &mut Count, value: &RawValue) {
     // Where the picture is an object, its detail is in there and nowhere else.
     let mut detail_inside = None;
     let mut file = None;
+    let mut is_kept = false;
     count.entries(value, |count, key, value| match key {
         "detail" => detail = Detail::of(value),
         "type"
@@ -209,18 +211,22 @@ fn part(count: &mut Count, value: &RawValue) {
         }
         "image_url" => picture = Some(Some(value)),
         "file_data" => file = Some(Some(value)),
-        "file" if raw::is_object(value) => count.entries(value, |_, key, value| {
-            if key == "file_data" {
-                file = Some(Some(value));
-            }
+        "file" if raw::is_object(value) => count.entries(value, |_, key, value| match key {
+            "file_data" => file = Some(Some(value)),
+            "file_id" => is_kept |= value.get() != "null",
+            _ => {}
         }),
         "input_audio" => sound(count, value),
-        "type" | "file_id" | "file_url" | "annotations" | "logprobs" => {}
+        "file_id" => is_kept |= value.get() != "null",
+        "type" | "file_url" | "annotations" | "logprobs" => {}
         // The text, and whatever is yet to come.
         _ => count.value(value),
     });
+    if is_kept {
+        count.assumed(Tokens::ZERO, Basis::Kept);
+    }
     if let Some(source) = picture {
-        count.has(Kind::Images);
+        count.has(PromptKind::Images);
         let size = source.and_then(raw::text).and_then(|url| image_size::of_data_url(&url));
         let (tokens, basis) = image::tokens(count.images, size, detail_inside.unwrap_or(detail));
         count.assumed(tokens, basis);
@@ -228,7 +234,7 @@ fn part(count: &mut Count, value: &RawValue) {
     match file {
         Some(Some(data)) => match raw::text(data) {
             Some(data) => {
-                count.has(Kind::Files);
+                count.has(PromptKind::Files);
                 file::add(count, &data);
             }
             None => count.assumed(REFERENCE_TOKENS, Basis::Stored),
@@ -244,7 +250,7 @@ fn sound(count: &mut Count, value: &RawValue) {
     if !raw::is_object(value) {
         return count.value(value);
     }
-    count.has(Kind::Audio);
+    count.has(PromptKind::Audio);
     let mut format = None;
     raw::entries(value, |key, value| {
         if key == "format" {

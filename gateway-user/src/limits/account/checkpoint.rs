@@ -1,12 +1,14 @@
 //! What a store keeps of an account, so that a restart gives nobody a fresh budget.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
 use super::{Account, Book, State, Used};
 use crate::limits::window::{Slots, Window};
-use crate::limits::{Now, Period};
+use crate::limits::{Correction, Now, Period};
+use crate::names::DeploymentName;
 use crate::units::{NanoDollars, Tokens};
 
 /// An account at one moment.
@@ -26,6 +28,8 @@ pub struct Checkpoint {
     pub typical_output: u64,
     /// When the account of a removed tenant is over, in seconds since 1970-01-01 UTC; 0 of one that is there.
     pub over_at: u64,
+    /// How far the estimates of its prompts have been from upstream's counts.
+    pub corrections: BTreeMap<DeploymentName, Correction>,
     /// Which of the account's changes is the last that is in here.
     change: u64,
 }
@@ -63,7 +67,7 @@ impl OpenUse {
 impl Checkpoint {
     /// A checkpoint as a store gives it back.
     #[must_use]
-    pub const fn new(
+    pub fn new(
         utc_seconds: u64,
         windows: (Slots, Slots),
         books: [Book; Period::ALL.len()],
@@ -71,7 +75,8 @@ impl Checkpoint {
         typical_output: u64,
     ) -> Self {
         let (calls, tokens) = windows;
-        Self { utc_seconds, calls, tokens, books, open, typical_output, over_at: 0, change: 0 }
+        let corrections = BTreeMap::new();
+        Self { utc_seconds, calls, tokens, books, open, typical_output, over_at: 0, corrections, change: 0 }
     }
 
     /// Whether an account restored from it would be like a new one, or nobody needs it any more.
@@ -109,6 +114,7 @@ impl Account {
             },
             typical_output: state.typical_output,
             over_at: state.over_at,
+            corrections: state.corrections.clone(),
             change: state.changes,
         })
     }
@@ -132,8 +138,17 @@ impl Account {
     /// The account as it goes on after a crash or a stop. What open calls held counts as used: nobody will know better.
     #[must_use]
     pub fn restore(checkpoint: &Checkpoint, now: Now) -> Self {
-        let Checkpoint { utc_seconds, calls, tokens, books, open, typical_output, over_at, change: _ } =
-            checkpoint;
+        let Checkpoint {
+            utc_seconds,
+            calls,
+            tokens,
+            books,
+            open,
+            typical_output,
+            over_at,
+            corrections,
+            change: _,
+        } = checkpoint;
         let elapsed = now.utc_seconds.saturating_sub(*utc_seconds);
         let held = open.prompt.saturating_add(open.output);
         let mut state = State {
@@ -142,6 +157,7 @@ impl Account {
             typical_output: *typical_output,
             books: *books,
             over_at: *over_at,
+            corrections: corrections.clone(),
             changes: 1,
             ..State::default()
         };

@@ -610,20 +610,23 @@ fn the_attempts_of_pro_are_allowed_for() {
 fn a_request_is_of_the_kind_that_its_parts_make_it() {
     let kind = |api, body: Value| estimate(api, "gpt-4o", &body).kind;
     let with = |part: Value| json!({"messages": [{"role": "user", "content": [part]}], "tools": [{"function": {"name": "f"}}]});
-    assert_eq!(kind(Api::Embeddings, json!({"input": "a"})), Kind::Embeddings);
-    assert_eq!(kind(Api::Completions, json!({"prompt": "a"})), Kind::Completions);
-    assert_eq!(kind(Api::Responses, json!({"input": "a", "tools": []})), Kind::Responses);
+    assert_eq!(kind(Api::Embeddings, json!({"input": "a"})), PromptKind::Embeddings);
+    assert_eq!(kind(Api::Completions, json!({"prompt": "a"})), PromptKind::Completions);
+    assert_eq!(kind(Api::Responses, json!({"input": "a", "tools": []})), PromptKind::Responses);
     assert_eq!(
         kind(Api::Responses, json!({"input": "a", "tools": [{"type": "custom"}]})),
-        Kind::ResponsesTools
+        PromptKind::ResponsesTools
     );
-    assert_eq!(kind(Api::Responses, json!({"input": "a", "previous_response_id": "resp_1"})), Kind::Stored);
+    assert_eq!(
+        kind(Api::Responses, json!({"input": "a", "previous_response_id": "resp_1"})),
+        PromptKind::Stored
+    );
     for (part, expected) in [
-        (json!({"type": "text", "text": "a"}), Kind::ChatTools),
-        (json!({"type": "image_url", "image_url": {"url": png_url(8, 8)}}), Kind::Images),
-        (json!({"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}), Kind::Audio),
-        (json!({"type": "file", "file": {"file_data": "YQ=="}}), Kind::Files),
-        (json!({"type": "file", "file": {"file_id": "file-1"}}), Kind::Stored),
+        (json!({"type": "text", "text": "a"}), PromptKind::ChatTools),
+        (json!({"type": "image_url", "image_url": {"url": png_url(8, 8)}}), PromptKind::Images),
+        (json!({"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}), PromptKind::Audio),
+        (json!({"type": "file", "file": {"file_data": "YQ=="}}), PromptKind::Files),
+        (json!({"type": "file", "file": {"file_id": "file-1"}}), PromptKind::Stored),
     ] {
         assert_eq!(kind(Api::ChatCompletions, with(part)), expected);
     }

@@ -149,7 +149,7 @@ impl Objects {
             Key::Filter => dictionary.is_odd = true,
             // A list that is an object of its own may be the contents of a page.
             Key::Type | Key::Subtype | Key::Other if depth == 0 && lists > 0 => {
-                refer(&mut self.contents, number)
+                refer(&mut self.contents, number);
             }
             Key::Type | Key::Subtype | Key::Other => {}
         }

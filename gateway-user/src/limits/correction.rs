@@ -4,132 +4,41 @@
 //! learned from calls that upstream reported the usage of, for each kind of request by itself, and never takes an estimate
 //! beyond fixed bounds. No clock, no IO: the caller keeps it, under a lock of its own.
 
-use crate::api::Api;
-use crate::limits::Ceiling;
+use super::Ceiling;
+use crate::tokens::PromptKind;
 use crate::units::Tokens;
-
-/// Requests whose prompts are estimated by the same rules.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
-    /// Texts to complete.
-    Completions,
-    /// Texts to embed.
-    Embeddings,
-    /// A chat of text alone.
-    Chat,
-    /// A chat with tools.
-    ChatTools,
-    /// A response to text alone.
-    Responses,
-    /// A response with tools.
-    ResponsesTools,
-    /// Either with images, and nothing of the kinds that follow.
-    Images,
-    /// Either with a recording.
-    Audio,
-    /// Either with files.
-    Files,
-    /// Either with input that upstream holds: no two of them are alike, and nothing is learned from them.
-    Stored,
-}
 
 /// What was learned: for each kind of request, how far estimates were from upstream's counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Correction {
-    learned: [Learned; Kind::ALL.len()],
+    learned: [Sums; PromptKind::ALL.len()],
+}
+
+/// What was learned of one kind of request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Learned {
+    /// Which.
+    pub kind: PromptKind,
+    /// Upstream's counts in thousandths of the estimates, within the bounds of a correction.
+    pub thousandths: u64,
+    /// From how many calls, up to 255.
+    pub calls: u64,
 }
 
 /// Decaying sums over the calls of one kind, so that a large call says more than a small one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Learned {
+struct Sums {
     /// How many calls, up to [`MOST_CALLS`].
     calls: u64,
     actual: u64,
     estimated: u64,
 }
 
-impl Kind {
-    /// Every kind.
-    pub const ALL: [Self; 10] = [
-        Self::Completions,
-        Self::Embeddings,
-        Self::Chat,
-        Self::ChatTools,
-        Self::Responses,
-        Self::ResponsesTools,
-        Self::Images,
-        Self::Audio,
-        Self::Files,
-        Self::Stored,
-    ];
-
-    /// A request to that API with nothing but text.
-    #[must_use]
-    pub const fn of(api: Api) -> Self {
-        match api {
-            Api::Completions => Self::Completions,
-            Api::Embeddings => Self::Embeddings,
-            Api::ChatCompletions => Self::Chat,
-            Api::Responses => Self::Responses,
-        }
-    }
-
-    /// The same with tools.
-    pub(super) const fn with_tools(self) -> Self {
-        match self {
-            Self::Chat => Self::ChatTools,
-            Self::Responses => Self::ResponsesTools,
-            Self::Completions
-            | Self::Embeddings
-            | Self::ChatTools
-            | Self::ResponsesTools
-            | Self::Images
-            | Self::Audio
-            | Self::Files
-            | Self::Stored => self,
-        }
-    }
-
-    /// Its name in `/status`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Completions => "completions",
-            Self::Embeddings => "embeddings",
-            Self::Chat => "chat",
-            Self::ChatTools => "chat_tools",
-            Self::Responses => "responses",
-            Self::ResponsesTools => "responses_tools",
-            Self::Images => "images",
-            Self::Audio => "audio",
-            Self::Files => "files",
-            Self::Stored => "stored",
-        }
-    }
-
-    /// Its number where a correction is kept; never another kind's.
-    #[must_use]
-    pub const fn id(self) -> u8 {
-        match self {
-            Self::Completions => 1,
-            Self::Embeddings => 2,
-            Self::Chat => 3,
-            Self::ChatTools => 4,
-            Self::Responses => 5,
-            Self::ResponsesTools => 6,
-            Self::Images => 7,
-            Self::Audio => 8,
-            Self::Files => 9,
-            Self::Stored => 10,
-        }
-    }
-}
-
 impl Correction {
     /// Takes note of a settled call: what it was estimated at, without correction, and what upstream counted. Both are input
     /// tokens. What upstream did not report must not be learned from.
-    pub fn learn(&mut self, kind: Kind, estimated: Tokens, actual: Tokens) {
-        if kind != Kind::Stored && estimated > Tokens::ZERO {
+    pub fn learn(&mut self, kind: PromptKind, estimated: Tokens, actual: Tokens) {
+        if kind != PromptKind::Stored && estimated > Tokens::ZERO {
             self.learned[kind as usize].add(estimated.get(), actual.get());
         }
     }
@@ -137,7 +46,7 @@ impl Correction {
     /// What a prompt is held at, given its estimate: under a strict ceiling no less than the estimate, otherwise no less than
     /// half of it, and never more than 1.25 times as much. Below [`LEAST_CALLS`] calls of its kind it is the estimate.
     #[must_use]
-    pub fn apply(&self, kind: Kind, estimate: Tokens, ceiling: Ceiling) -> Tokens {
+    pub fn apply(&self, kind: PromptKind, estimate: Tokens, ceiling: Ceiling) -> Tokens {
         let least = match ceiling {
             Ceiling::Strict => NO_CORRECTION,
             Ceiling::Soft => LEAST,
@@ -147,18 +56,17 @@ impl Correction {
         Tokens::new(u64::try_from(tokens.div_ceil(u128::from(NO_CORRECTION))).unwrap_or(u64::MAX))
     }
 
-    /// What was learned of each kind that there is enough of: upstream's counts in thousandths of the estimates, within the
-    /// bounds of a correction, and the number of calls, up to 255.
-    pub fn learned(&self) -> impl Iterator<Item = (Kind, u64, u64)> + '_ {
-        Kind::ALL.into_iter().filter_map(|kind| {
-            let learned = &self.learned[kind as usize];
-            Some((kind, learned.ratio()?.clamp(LEAST, MOST), learned.calls))
+    /// What was learned of each kind that there is enough of.
+    pub fn learned(&self) -> impl Iterator<Item = Learned> + '_ {
+        PromptKind::ALL.into_iter().filter_map(|kind| {
+            let sums = &self.learned[kind as usize];
+            Some(Learned { kind, thousandths: sums.ratio()?.clamp(LEAST, MOST), calls: sums.calls })
         })
     }
 
-    /// All of it, to be kept: a number for each kind's [`Kind::id`].
+    /// All of it, to be kept: a number for each kind's [`PromptKind::id`].
     pub fn export(&self) -> impl Iterator<Item = (u8, u64)> + '_ {
-        Kind::ALL.into_iter().filter_map(|kind| {
+        PromptKind::ALL.into_iter().filter_map(|kind| {
             let learned = &self.learned[kind as usize];
             (learned.calls > 0).then(|| (kind.id(), learned.pack()))
         })
@@ -169,8 +77,9 @@ impl Correction {
     pub fn import(kept: impl IntoIterator<Item = (u8, u64)>) -> Self {
         let mut correction = Self::default();
         for (id, value) in kept {
-            if let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.id() == id && *kind != Kind::Stored)
-                && let Some(learned) = Learned::unpack(value)
+            if let Some(kind) =
+                PromptKind::ALL.into_iter().find(|kind| kind.id() == id && *kind != PromptKind::Stored)
+                && let Some(learned) = Sums::unpack(value)
             {
                 correction.learned[kind as usize] = learned;
             }
@@ -179,7 +88,7 @@ impl Correction {
     }
 }
 
-impl Learned {
+impl Sums {
     fn add(&mut self, estimated: u64, actual: u64) {
         // A larger call says no more than one of these: its share is the same.
         let estimated = estimated.min(LARGEST_CALL);
@@ -238,7 +147,7 @@ mod tests {
 
     const HUNDRED: Tokens = Tokens::new(100);
 
-    fn taught(kind: Kind, calls: u64, estimated: u64, actual: u64) -> Correction {
+    fn taught(kind: PromptKind, calls: u64, estimated: u64, actual: u64) -> Correction {
         let mut correction = Correction::default();
         for _ in 0..calls {
             correction.learn(kind, Tokens::new(estimated), Tokens::new(actual));
@@ -246,50 +155,54 @@ mod tests {
         correction
     }
 
-    fn both(correction: &Correction, kind: Kind) -> (u64, u64) {
+    fn both(correction: &Correction, kind: PromptKind) -> (u64, u64) {
         [Ceiling::Strict, Ceiling::Soft].map(|ceiling| correction.apply(kind, HUNDRED, ceiling).get()).into()
     }
 
     #[test]
     fn estimates_are_corrected_once_enough_calls_agree() {
         for calls in [0, 1, 7] {
-            assert_eq!(both(&taught(Kind::ChatTools, calls, 1000, 1200), Kind::ChatTools), (100, 100));
+            assert_eq!(
+                both(&taught(PromptKind::ChatTools, calls, 1000, 1200), PromptKind::ChatTools),
+                (100, 100)
+            );
         }
-        assert_eq!(both(&taught(Kind::ChatTools, 8, 1000, 1200), Kind::ChatTools), (120, 120));
-        assert_eq!(both(&taught(Kind::ChatTools, 80, 1000, 800), Kind::ChatTools), (100, 80));
+        assert_eq!(both(&taught(PromptKind::ChatTools, 8, 1000, 1200), PromptKind::ChatTools), (120, 120));
+        assert_eq!(both(&taught(PromptKind::ChatTools, 80, 1000, 800), PromptKind::ChatTools), (100, 80));
     }
 
     #[test]
     fn each_kind_learns_for_itself() {
-        let correction = taught(Kind::Chat, 100, 1000, 1200);
-        for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Chat) {
+        let correction = taught(PromptKind::Chat, 100, 1000, 1200);
+        for kind in PromptKind::ALL.into_iter().filter(|kind| *kind != PromptKind::Chat) {
             assert_eq!(both(&correction, kind), (100, 100), "{kind:?}");
         }
-        assert_eq!(correction.learned().collect::<Vec<_>>(), [(Kind::Chat, 1200, 100)]);
-        assert_eq!(both(&taught(Kind::Stored, 100, 1000, 9000), Kind::Stored), (100, 100));
+        let learned = Learned { kind: PromptKind::Chat, thousandths: 1200, calls: 100 };
+        assert_eq!(correction.learned().collect::<Vec<_>>(), [learned]);
+        assert_eq!(both(&taught(PromptKind::Stored, 100, 1000, 9000), PromptKind::Stored), (100, 100));
     }
 
     #[test]
     fn what_changes_is_learned_anew() {
-        let mut correction = taught(Kind::Chat, 500, 1000, 1200);
+        let mut correction = taught(PromptKind::Chat, 500, 1000, 1200);
         for _ in 0..200 {
-            correction.learn(Kind::Chat, Tokens::new(1000), Tokens::new(700));
+            correction.learn(PromptKind::Chat, Tokens::new(1000), Tokens::new(700));
         }
-        assert_eq!(both(&correction, Kind::Chat), (100, 71));
+        assert_eq!(both(&correction, PromptKind::Chat), (100, 71));
     }
 
     #[test]
     fn calls_count_by_their_tokens() {
-        let mut correction = taught(Kind::Chat, 16, 10_000, 10_000);
+        let mut correction = taught(PromptKind::Chat, 16, 10_000, 10_000);
         for _ in 0..16 {
-            correction.learn(Kind::Chat, Tokens::new(8), Tokens::new(9));
+            correction.learn(PromptKind::Chat, Tokens::new(8), Tokens::new(9));
         }
-        assert_eq!(both(&correction, Kind::Chat), (100, 100));
+        assert_eq!(both(&correction, PromptKind::Chat), (100, 100));
     }
 
     #[test]
     fn a_prompt_of_no_tokens_teaches_nothing() {
-        assert_eq!(taught(Kind::Chat, 100, 0, 1000), Correction::default());
+        assert_eq!(taught(PromptKind::Chat, 100, 0, 1000), Correction::default());
     }
 
     #[test]
@@ -300,17 +213,17 @@ mod tests {
             (3, 0),
             (3, u64::MAX),
             (3, 5),
-            (10, taught(Kind::Chat, 9, 5, 5).export().next().unwrap().1),
+            (10, taught(PromptKind::Chat, 9, 5, 5).export().next().unwrap().1),
         ] {
             assert_eq!(Correction::import([kept]), Correction::default(), "{kept:?}");
         }
-        let mut ids: Vec<_> = Kind::ALL.map(Kind::id).into();
+        let mut ids: Vec<_> = PromptKind::ALL.map(PromptKind::id).into();
         ids.dedup();
-        assert_eq!(ids.len(), Kind::ALL.len());
+        assert_eq!(ids.len(), PromptKind::ALL.len());
     }
 
-    fn kind() -> impl Strategy<Value = Kind> {
-        prop::sample::select(Kind::ALL.to_vec())
+    fn kind() -> impl Strategy<Value = PromptKind> {
+        prop::sample::select(PromptKind::ALL.to_vec())
     }
 
     proptest! {
@@ -351,9 +264,9 @@ mod tests {
         ) {
             let mut correction = Correction::default();
             for size in sizes {
-                correction.learn(Kind::Responses, Tokens::new(size), Tokens::new(size * ratio / 1000));
+                correction.learn(PromptKind::Responses, Tokens::new(size), Tokens::new(size * ratio / 1000));
             }
-            let corrected = correction.apply(Kind::Responses, Tokens::new(100_000), Ceiling::Soft).get();
+            let corrected = correction.apply(PromptKind::Responses, Tokens::new(100_000), Ceiling::Soft).get();
             prop_assert!(corrected.abs_diff(ratio * 100) <= 500, "{} for {}", corrected, ratio);
         }
     }
