@@ -48,6 +48,14 @@ pub enum Command {
     /// Serve calls until SIGTERM or Ctrl-C
     Serve(ServeArgs),
     /// Tell all that is wrong with the configuration, the files it names and the tenants
+    ///
+    /// Warns, too, of what is allowed and probably a mistake; the exit code is 0 where there are only warnings, and 1 where
+    /// something is wrong.
+    ///
+    /// One assumption is worth knowing, since no answer proves it: under a strict ceiling, a call whose answer breaks off pays
+    /// for what upstream can have written unseen, at most `deployments.NAME.max_tokens_per_second` (400 where the
+    /// configuration does not say) for each answer and second since upstream's last byte. Where a model of yours writes
+    /// faster, set that key.
     Check(CheckArgs),
     /// Add, show and change tenants and their keys
     Tenant(TenantArgs),

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -50,7 +50,6 @@ pub struct Gateway {
     leaving: AtomicBool,
     shutting_down: AtomicBool,
     refused: Mutex<Option<RefusedConfig>>,
-    certificate_expires_at: AtomicU64,
 }
 
 /// A changed configuration that was not put to use, while its files stay as they are.
@@ -186,7 +185,6 @@ impl Gateway {
             leaving: AtomicBool::new(false),
             shutting_down: AtomicBool::new(false),
             refused: Mutex::default(),
-            certificate_expires_at: AtomicU64::new(0),
         })
     }
 
@@ -247,16 +245,14 @@ impl Gateway {
 
     /// Takes note of when the certificate that callers are shown expires, in seconds since 1970-01-01 UTC.
     pub fn serves_certificate_until(&self, expires_at: Option<u64>) {
-        self.certificate_expires_at.store(expires_at.unwrap_or(0), Ordering::Relaxed);
+        let expires_at = expires_at.and_then(|expires_at| i64::try_from(expires_at).ok());
+        self.metrics.certificate_expiry.set(expires_at.unwrap_or(0));
     }
 
     /// When the certificate that callers are shown expires, in seconds since 1970-01-01 UTC, where that is known.
     #[must_use]
     pub fn certificate_expires_at(&self) -> Option<u64> {
-        match self.certificate_expires_at.load(Ordering::Relaxed) {
-            0 => None,
-            expires_at => Some(expires_at),
-        }
+        u64::try_from(self.metrics.certificate_expiry.get()).ok().filter(|expires_at| *expires_at > 0)
     }
 
     /// The configuration that was refused last, where none was put to use since.

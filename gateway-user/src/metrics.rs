@@ -55,6 +55,8 @@ pub struct Metrics {
     pub backend_role_missing: Family<BackendLabel, Gauge>,
     /// When the identity token in use ends, in seconds since 1970-01-01 UTC; 0 without one.
     pub identity_expiry: Family<ScopeLabel, Gauge>,
+    /// When the certificate that callers are shown expires, in seconds since 1970-01-01 UTC; 0 where that is not known.
+    pub certificate_expiry: Gauge,
     /// Whether the last attempt to get an identity token succeeded: 1 or 0.
     pub identity_up: Family<ScopeLabel, Gauge>,
     /// How often a configuration was put to use; 1 after start.
@@ -179,6 +181,11 @@ impl Metrics {
                 to,
                 "gateway_identity_token_expiry_seconds",
                 "When the identity token in use ends, in Unix time",
+            ),
+            certificate_expiry: registered(
+                to,
+                "gateway_certificate_expiry_seconds",
+                "When the certificate that callers are shown expires, in Unix time",
             ),
             identity_up: registered(
                 to,

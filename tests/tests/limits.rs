@@ -3,7 +3,7 @@
 #![expect(clippy::float_cmp, reason = "counters are whole numbers")]
 
 use gateway_tests::harness::{Reply, Scene, post, user_says};
-use gateway_tests::simulator::Behaviour;
+use gateway_tests::simulator::{Behaviour, UsageReport};
 use serde_json::{Value, json};
 
 const DATED: &str = "chat/completions?api-version=2024-10-21";
@@ -215,6 +215,8 @@ async fn state_that_azure_keeps_for_all_tenants_is_named_by_none_that_may_not() 
         json!({"previous_response_id": "resp_1"}),
         json!({"conversation": {"id": "conv_1"}}),
         json!({"input": [{"id": "msg_1"}]}),
+        json!({"input": [{"type": "item_reference", "id": "msg_1"}]}),
+        json!({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "file-1"}]}]}),
     ];
     for (tier, allowed) in [
         ("", false),
@@ -234,6 +236,41 @@ async fn state_that_azure_keeps_for_all_tenants_is_named_by_none_that_may_not() 
             assert_eq!((reply.status == 400 && reached == 0), !allowed, "{tier}: {body}: {:?}", reply.body);
         }
     }
+}
+
+#[tokio::test]
+async fn estimates_follow_upstreams_counts_of_the_tenants_own_calls() {
+    let scene = scene(2_000_000, "").await;
+    let (prompt, path) = (user_says(&"word ".repeat(1000)), chat_path("omni"));
+    let estimates = async |tenant: &str| scene.status_of(tenant).await.unwrap()["estimates"].clone();
+    let shortfall = async || {
+        let labels = [("tenant", "acme"), ("deployment", "omni")];
+        scene.gateway.metric("gateway_estimate_shortfall_tokens_total", &labels).await.unwrap()
+    };
+
+    let honest = call(&scene, &path, &prompt).await.json().unwrap();
+    let estimate = honest["usage"]["prompt_tokens"].as_u64().unwrap();
+    assert_eq!((estimates("acme").await, shortfall().await), (json!([]), 0.0));
+    let counted = estimate * 6 / 5;
+    scene.azure.behave(Behaviour {
+        usage: UsageReport::Wrong { input: counted, output: 1 },
+        ..Behaviour::default()
+    });
+    for _ in 0..40 {
+        assert_eq!(call(&scene, &path, &prompt).await.status, 200);
+    }
+    let learned = estimates("acme").await;
+    assert_eq!((&learned[0]["deployment"], &learned[0]["kind"]), (&json!("omni"), &json!("chat")));
+    assert!((1.15..1.21).contains(&learned[0]["upstreamOverEstimate"].as_f64().unwrap()), "{learned}");
+    let missed = shortfall().await;
+    let each = u32::try_from(counted - estimate).unwrap();
+    assert!(missed >= f64::from(7 * each), "of the first calls at least: {missed}");
+    assert!(missed <= f64::from(20 * each), "and less and less: {missed}");
+    // Nobody else's calls are held at more.
+    let neighbours = post(&path, &scene.neighbour.primary, &prompt).unwrap();
+    assert_eq!(scene.gateway.call(neighbours).await.unwrap().status, 200);
+    scene.at_rest().await.unwrap();
+    assert_eq!(estimates("neighbour").await, json!([]));
 }
 
 #[tokio::test]

@@ -30,8 +30,8 @@ pub(super) fn run(args: &CheckArgs, out: &mut impl Write) -> Result<(), Failure>
         },
     };
     let directory = Directory::load(&config.tenants, &config.tiers).map_err(|wrong| errors.push(wrong));
-    let expiring = certificate_warning(&config);
-    for warning in config.warnings().into_iter().chain(expiring) {
+    let tenants = directory.as_ref().map_or(0, Directory::len);
+    for warning in warnings(&config, tenants) {
         writeln!(out, "{}: warning: {warning}", path.display())?;
     }
     match directory {
@@ -48,10 +48,12 @@ pub(super) fn run(args: &CheckArgs, out: &mut impl Write) -> Result<(), Failure>
     }
 }
 
-/// What is worth a look, at this moment, in the certificate that a configuration names.
-pub(super) fn certificate_warning(config: &Config) -> Option<Warning> {
+/// What is worth a look in a configuration with so many tenants, and at this moment in the certificate that it names.
+pub(super) fn warnings(config: &Config, tenants: usize) -> Vec<Warning> {
     let now = Clock::start().now().utc_seconds;
-    config.certificate_warning(tls::certificate_expires_at(&config.listen)?, now)
+    let certificate = tls::certificate_expires_at(&config.listen);
+    let expiring = certificate.and_then(|expires_at| config.certificate_warning(expires_at, now));
+    config.warnings().into_iter().chain(config.warnings_among(tenants)).chain(expiring).collect()
 }
 
 fn counted(count: usize, noun: &str) -> String {

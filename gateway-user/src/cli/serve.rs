@@ -92,8 +92,7 @@ fn start(args: &ServeArgs) -> Result<ExitCode, StartError> {
     let loaded = Loaded::read(path)?;
     // The first to be started is the last to be dropped: it writes what is still to be written.
     let mut log = logging::start(loaded.config.log);
-    let expiring = check::certificate_warning(&loaded.config);
-    for warning in loaded.config.warnings().into_iter().chain(expiring) {
+    for warning in check::warnings(&loaded.config, loaded.directory.len()) {
         tracing::warn!(problem = %warning, "configuration");
     }
     let doors = Doors::open(&loaded)?;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::document::joined;
 use super::{Config, Endpoint, IdentitySource, Tier};
+use crate::limits::Ceiling;
 use crate::names::{BackendName, DeploymentName, ModelName, TierName};
 
 /// Something worth a look.
@@ -35,6 +36,11 @@ pub enum Warning {
     /// A tier whose tenants can spend without end.
     #[error("tiers.{0}: limits neither tokens nor dollars, so that its tenants can spend without end")]
     NoBudget(TierName),
+    /// Tenants that may name what Azure keeps for all tenants together.
+    #[error(
+        "tiers.{0}: `stored_state = true` lets its tenants read by its id what Azure has stored for any tenant; answers are stored unless a request says `\"store\": false`"
+    )]
+    SharedState(TierName),
     /// Backends that are reached without an identity.
     #[error("identity.source: \"none\" is for a simulator; Azure refuses calls without an identity")]
     NoIdentity,
@@ -141,6 +147,14 @@ impl Config {
             Some(left) if left < EXPIRES_SOON => Some(Warning::CertificateExpires { path, days: left / DAY }),
             Some(_) => None,
         }
+    }
+
+    /// What is worth a look where the tenants are so many.
+    pub fn warnings_among(&self, tenants: usize) -> impl Iterator<Item = Warning> {
+        // A strict ceiling refuses such ids in any case: their size is not known.
+        let reads = |tier: &Tier| tier.stored_state && tier.limits.ceiling == Ceiling::Soft;
+        let shares = self.tiers.iter().filter(move |(_, tier)| tenants > 1 && reads(tier));
+        shares.map(|(name, _)| Warning::SharedState(name.clone()))
     }
 
     fn portal_paths(&self) -> impl Iterator<Item = Warning> {

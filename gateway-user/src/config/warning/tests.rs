@@ -2,6 +2,8 @@
 
 use crate::config::tests::{MINIMAL, parse};
 
+const TOKENS: &str = "tokens_per_minute = 20000\n";
+
 /// The warnings of a file.
 fn warnings(text: &str) -> Vec<String> {
     parse(text).unwrap().warnings().iter().map(ToString::to_string).collect()
@@ -49,6 +51,19 @@ fn what_is_probably_a_mistake_is_worth_a_warning() {
     ] {
         assert_eq!(warnings(&quiet().replacen(fine.0, fine.1, 1)), [""; 0], "{}", fine.1);
     }
+}
+
+#[test]
+fn state_that_tenants_share_is_worth_a_warning_where_there_are_several() {
+    let among = |text: &str, tenants| -> Vec<_> {
+        parse(text).unwrap().warnings_among(tenants).map(|warning| warning.to_string()).collect()
+    };
+    let shares = format!("ceiling = \"soft\"\nstored_state = true\n{TOKENS}");
+    let shares = quiet().replacen(TOKENS, &shares, 1);
+    assert_eq!(among(&shares, 1), [""; 0]);
+    assert!(among(&shares, 2)[0].starts_with("tiers.default: `stored_state = true` lets"));
+    assert_eq!(among(&shares.replacen("soft", "strict", 1), 2), [""; 0]);
+    assert_eq!(among(&quiet(), 2), [""; 0]);
 }
 
 #[test]
