@@ -304,7 +304,7 @@ async fn upstreams_request_id_passes_beside_the_gateways_own() {
     let answer = json!({
         "id": "chatcmpl-1",
         "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 1_000_000, "completion_tokens": 0, "total_tokens": 1_000_000},
+        "usage": {"prompt_tokens": 100_000, "completion_tokens": 0, "total_tokens": 100_000},
     });
     let answer = answer.to_string();
     let upstream = ScriptedUpstream::start(move |stream| {
@@ -330,7 +330,7 @@ async fn upstreams_request_id_passes_beside_the_gateways_own() {
     let logged = tokio::task::spawn_blocking(move || log.wait_for("call")).await.unwrap().unwrap();
     assert_eq!((&logged["request_id"], &logged["upstream_request_id"]), (&json!(id), &json!("azures")));
     assert_eq!((&logged["backend"], &logged["usage_source"]), (&json!("odd"), &json!("upstream")));
-    assert_eq!(logged["cost_dollars"], json!(0.15));
+    assert_eq!(logged["cost_dollars"], json!(0.015));
     // What upstream never saw has the gateway's id alone.
     let wrong = chat("odd", "wrong", &user_says("hi")).unwrap();
     let refusal = refused(&scene, wrong, 401, "invalid_subscription_key").await;

@@ -7,10 +7,11 @@ use http::Method;
 pub(crate) fn run(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let (path, query) = text.split_once('?').unwrap_or((text, ""));
-    if let Some(route) = Route::of(&Method::POST, path) {
-        assert!(written(route).iter().any(|one| one == path), "{path:?} is taken for {route:?}");
+    for method in [Method::POST, Method::GET, Method::HEAD] {
+        if let Some(route) = Route::of(&method, path) {
+            assert!(written(&method, route).iter().any(|one| one == path), "{path:?} is taken for {route:?}");
+        }
     }
-    assert_eq!(Route::of(&Method::GET, path).is_some(), path == "/openai/v1/models");
     assert_eq!(Route::of(&Method::PUT, path), None);
 
     let kept = query::without_keys(query);
@@ -19,9 +20,24 @@ pub(crate) fn run(data: &[u8]) {
     assert_eq!(query::key(query).is_none(), kept == query, "{kept:?} of {query:?}");
 }
 
-/// The paths that a route may have.
-fn written(route: Route<'_>) -> Vec<String> {
-    let Route::Call { api, deployment } = route else { return vec!["/openai/v1/models".to_owned()] };
+/// The paths that a route may have, with that method.
+fn written(method: &Method, route: Route<'_>) -> Vec<String> {
+    let own = |is_right: bool, paths: &[&str]| {
+        assert!(is_right, "{method}: {route:?}");
+        paths.iter().map(|path| (*path).to_owned()).collect()
+    };
+    let is_get = method == Method::GET;
+    let (api, deployment) = match route {
+        Route::Health => return own(is_get || method == Method::HEAD, &["/", "/healthz"]),
+        Route::Models => return own(is_get, &["/openai/v1/models", "/openai/models"]),
+        Route::Deployments => return own(is_get, &["/openai/deployments"]),
+        Route::Model(id) => {
+            assert!(!id.is_empty() && !id.contains('/'));
+            return own(is_get, &[&format!("/openai/v1/models/{id}")]);
+        }
+        Route::Call { api, deployment } => (api, deployment),
+    };
+    assert_eq!(method, Method::POST);
     let operation = match api {
         Api::ChatCompletions => "chat/completions",
         Api::Completions => "completions",
