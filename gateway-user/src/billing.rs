@@ -119,8 +119,12 @@ pub(crate) fn bill(end: End, metered: &Metered, held: &Held) -> Option<Bill> {
 fn believable(usage: Usage, seen: Tokens, held: &Held) -> Usage {
     let (most_input, most_output) = held.most;
     let input = usage.input.min(most_input.max(held.prompt));
-    let tolerated = usage.output.saturating_add(Tokens::new(usage.output.get() / 8 + TOLERANCE));
-    let output = if tolerated < seen { seen } else { usage.output.min(most_output.max(seen)) };
+    let tolerated = match usage.output.get() {
+        // A count that was not made, where there is more than a word or two.
+        0 => MOST_WITHOUT_COUNT,
+        output => output.saturating_add(output / 8).saturating_add(TOLERANCE),
+    };
+    let output = if tolerated < seen.get() { seen } else { usage.output.min(most_output.max(seen)) };
     Usage {
         input,
         cached_input: usage.cached_input.min(input),
@@ -163,8 +167,10 @@ fn billed(usage: Usage, unseen: Usage, source: Source, held: &Held) -> Bill {
     Bill { booked: Booked { usage, cost, assumed }, source, corrected: false }
 }
 
-/// Tokens by which two counts of a short text may differ.
-const TOLERANCE: u64 = 16;
+/// Tokens by which upstream's count may be below the gateway's, beside an eighth of it: models have tokenisers of their own.
+const TOLERANCE: u64 = 256;
+/// Tokens that may have passed where upstream counts none.
+const MOST_WITHOUT_COUNT: u64 = 16;
 
 #[cfg(test)]
 mod tests {
@@ -228,9 +234,11 @@ mod tests {
             // As far apart as two tokenisers may be.
             (count(7, 900), 1000, 7, 900),
             (count(7, 0), 16, 7, 0),
+            (count(7, 1), 257, 7, 1),
             // Less than what passed.
+            (count(7, 0), 17, 7, 17),
             (count(7, 0), 110_706, 7, 110_706),
-            (count(7, 800), 1000, 7, 1000),
+            (count(7, 600), 1000, 7, 1000),
             // More than the model takes or writes.
             (count(7, u64::from(u32::MAX)), 1000, 7, 16_000),
             (count(u64::from(u32::MAX), 9), 0, 100_000, 9),

@@ -499,8 +499,9 @@ fn metered(meter: &StreamMeter, unread: bool) -> Metered {
     let usage = meter.usage().copied();
     let seen = match &usage {
         // No text that is written has so few tokens: a count as low is not worth believing.
-        Some(usage) if meter.output_bytes() / MOST_BYTES_A_TOKEN <= usage.output.get() => Tokens::ZERO,
-        Some(_) | None => meter.output_total(),
+        Some(usage) if meter.answer_bytes() / MOST_BYTES_A_TOKEN <= usage.output.get() => Tokens::ZERO,
+        Some(_) => meter.answer_total(),
+        None => meter.output_total(),
     };
     Metered { usage, seen, unread: unread || !meter.is_counted_whole(), answered: true }
 }

@@ -17,7 +17,8 @@ pub(crate) fn run(data: &[u8]) {
     let kept = query::without_keys(query);
     assert_eq!(query::key(&kept), None, "{kept:?} of {query:?}");
     assert!(query::deployments(&kept).eq(query::deployments(query)), "{kept:?} of {query:?}");
-    assert_eq!(query::key(query).is_none(), kept == query, "{kept:?} of {query:?}");
+    // An empty key is none, and is left out all the same.
+    assert!(query::key(query).is_none() || kept != query, "{kept:?} of {query:?}");
 }
 
 /// The paths that a route may have, with that method.

@@ -25,6 +25,8 @@ const LONGEST_LINE: usize = 32 * 1024;
 const TYPE_WITHIN: usize = 256;
 /// Speech is spoken at twenty tokens a second (OpenAI, "Realtime costs") and streamed as 24,000 samples of two bytes each.
 const SPEECH_A_TOKEN: usize = 48_000 / 20 / 3 * 4;
+/// How the types of events begin that summarise reasoning (OpenAI, "Responses streaming").
+const REASONING_SUMMARY: &str = "response.reasoning_summary";
 /// The longest `id` or `model` that is kept of a stream.
 const LONGEST_NAME: usize = 256;
 
@@ -39,6 +41,8 @@ pub struct StreamMeter {
     passed_over: bool,
     framing: Framing,
     output: OutputCounter,
+    /// What a model tells of its reasoning in other words, longer or shorter than what it is billed for.
+    summary: OutputCounter,
     /// Characters of speech that have passed, in base64.
     speech: usize,
     usage: Option<Usage>,
@@ -92,6 +96,7 @@ impl StreamMeter {
             passed_over: false,
             framing: Framing::new(),
             output: OutputCounter::new(encoding),
+            summary: OutputCounter::new(encoding),
             speech: 0,
             usage: None,
             finished: false,
@@ -142,31 +147,38 @@ impl StreamMeter {
     pub fn count(&mut self) {
         if self.usage.is_none() {
             self.output.count();
+            self.summary.count();
         }
     }
 
     /// The output tokens counted in what has passed, without those of the text that was not counted yet.
     #[must_use]
     pub fn output_counted(&self) -> Tokens {
-        self.output.counted().saturating_add(self.spoken())
+        self.output.counted().saturating_add(self.summary.counted()).saturating_add(self.spoken())
     }
 
     /// The most that [`Self::output_total`] can be, without tokenising.
     #[must_use]
     pub fn output_bound(&self) -> Tokens {
-        self.output.bound().saturating_add(self.spoken())
+        self.output.bound().saturating_add(self.summary.bound()).saturating_add(self.spoken())
     }
 
-    /// Bytes of the answer's text in all that has passed.
+    /// Bytes of the answer's own text that have passed: every token of it is billed.
     #[must_use]
-    pub const fn output_bytes(&self) -> u64 {
+    pub const fn answer_bytes(&self) -> u64 {
         self.output.bytes()
+    }
+
+    /// Tokens of the answer's own text that have passed.
+    #[must_use]
+    pub fn answer_total(&self) -> Tokens {
+        self.output.total().saturating_add(self.spoken())
     }
 
     /// The output tokens in all that has passed.
     #[must_use]
     pub fn output_total(&self) -> Tokens {
-        self.output.total().saturating_add(self.spoken())
+        self.answer_total().saturating_add(self.summary.total())
     }
 
     /// Whether all of the answer could be counted that has passed.
@@ -305,7 +317,8 @@ impl StreamMeter {
         let kind = event.kind?.0;
         self.identity.sequence_number = event.sequence_number.unwrap_or(self.identity.sequence_number);
         if let Some(text) = event.delta.and_then(wire::written) {
-            self.output.push(&text);
+            let is_summary = kind.starts_with(REASONING_SUMMARY);
+            if is_summary { &mut self.summary } else { &mut self.output }.push(&text);
         }
         if kind == "error" {
             self.failed = event.error.or(event.code).map(Failure::of).or(Some(Failure::Other));

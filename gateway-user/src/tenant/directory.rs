@@ -1,7 +1,11 @@
 //! The directory: from a presented key to the tenant that pays, on every call.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use super::file::{TenantsFile, read_all};
 use super::{KeySlot, Tenant, TenantState};
@@ -18,7 +22,9 @@ use crate::secret::{KeyHash, is_well_formed};
 #[derive(Debug, Clone, Default)]
 pub struct Directory {
     members: Vec<Arc<Member>>,
-    by_key: HashMap<KeyHash, (TenantIndex, KeySlot)>,
+    /// By the hashes of keys, which the members have and the table has not: there may be a hundred thousand tenants.
+    by_key: HashTable<(TenantIndex, KeySlot)>,
+    hasher: RandomState,
 }
 
 /// A tenant with its limits.
@@ -133,12 +139,23 @@ impl Directory {
         let member = Arc::new(Member { tenant, tier: Arc::clone(tier) });
         self.members.push(Arc::clone(&member));
         for slot in [KeySlot::Primary, KeySlot::Secondary] {
-            if let Some((other, _)) = self.by_key.insert(member.tenant.key(slot), (index, slot)) {
-                errors.push(DirectoryError::SharedKey {
+            let Self { members, by_key, hasher } = self;
+            let key = |place: &(TenantIndex, KeySlot)| key_of(members, *place);
+            let mine = member.tenant.key(slot);
+            let entry = by_key.entry(
+                hasher.hash_one(mine),
+                |place| key(place) == mine,
+                |place| hasher.hash_one(key(place)),
+            );
+            match entry {
+                Entry::Vacant(free) => {
+                    free.insert((index, slot));
+                }
+                Entry::Occupied(taken) => errors.push(DirectoryError::SharedKey {
                     tenant: member.tenant.name.clone(),
                     slot,
-                    other: self.members[other.get()].tenant.name.clone(),
-                });
+                    other: members[taken.get().0.get()].tenant.name.clone(),
+                }),
             }
         }
     }
@@ -162,7 +179,8 @@ impl Directory {
     /// Whose key has that hash, and which of them it is.
     #[must_use]
     pub fn by_hash(&self, key: &KeyHash) -> Option<(TenantIndex, KeySlot)> {
-        self.by_key.get(key).copied()
+        let is_it = |place: &(TenantIndex, KeySlot)| key_of(&self.members, *place) == *key;
+        self.by_key.find(self.hasher.hash_one(key), is_it).copied()
     }
 
     /// The tenant of that name.
@@ -194,6 +212,10 @@ impl Directory {
     pub const fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
+}
+
+fn key_of(members: &[Arc<Member>], (index, slot): (TenantIndex, KeySlot)) -> KeyHash {
+    members[index.get()].tenant.key(slot)
 }
 
 fn report(root: &Section<'_>, errors: Vec<DirectoryError>) -> Directory {

@@ -119,6 +119,7 @@ impl<'a> Head<'a> {
 /// model. Azure leaves out what belongs to a turn before the caller's last message (OpenAI, "Reasoning models", "Keeping
 /// reasoning items in context").
 fn reasoning(count: &mut Count, item: &RawValue) {
+    count.fixed(REASONING_MARK);
     let mut tokens = None;
     count.entries(item, |count, key, value| match key {
         "encrypted_content" if value.get() != "null" => {
@@ -301,6 +302,9 @@ const SEALED_FRAME_BYTES: usize = 850;
 const REASONING_TENTHS_A_TOKEN: usize = 48;
 /// The same for a conversation that was compacted: 7 and more.
 const COMPACTED_BYTES_A_TOKEN: usize = 7;
+/// What an item of reasoning costs beside its content: recorded prompts have one token more for each, also where the content
+/// is left out.
+const REASONING_MARK: u64 = 1;
 /// Reasoning that is known by its id alone: four of five recorded items are no longer.
 const REASONING_ITEM: Tokens = Tokens::new(512);
 const MILLISECONDS_A_TOKEN: u64 = 100;

@@ -45,6 +45,17 @@ fn a_chat_stream_is_read_whole() {
 }
 
 #[test]
+fn a_summary_of_reasoning_is_told_from_the_answer() {
+    let event = |kind: &str, delta: &str| {
+        format!("data: {{\"type\":\"response.{kind}.delta\",\"delta\":\"{delta}\"}}\n\n")
+    };
+    let summary = event("reasoning_summary_text", "thinking of two words");
+    let meter = metered(Api::Responses, &[summary.as_bytes(), event("output_text", "two words").as_bytes()]);
+    assert_eq!((meter.answer_total().get(), meter.answer_bytes()), (2, 9));
+    assert_eq!(meter.output_total().get(), 6);
+}
+
+#[test]
 fn all_that_the_model_writes_counts_before_its_usage_comes() {
     let counted = |delta: &str| {
         let event = format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{delta}}}]}}\n\n");

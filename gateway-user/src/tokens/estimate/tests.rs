@@ -159,7 +159,7 @@ fn sounds_and_files_are_assumed() {
         part(json!({"type": "input_audio", "input_audio": {"data": "A".repeat(4000), "format": "mp3"}}));
     assert_eq!(figures(sound), (7 + 30, Basis::Bound));
     let file = part(json!({"type": "file", "file": {"file_id": "file-1"}}));
-    assert_eq!(figures(file), (7 + 4096, Basis::Stored));
+    assert_eq!(figures(file), (7 + 4096, Basis::Kept));
     // Zeros are no text, and no file that is known.
     let data = part(json!({"type": "file", "file": {"file_data": "A".repeat(160_000)}}));
     assert_eq!(figures(data), (7 + 10_000, Basis::Stored));
@@ -268,7 +268,7 @@ fn what_upstream_holds_is_allowed_for() {
         (json!({"input": "", "previous_response_id": "resp_1"}), Basis::Stored),
         (json!({"input": "", "conversation": {"id": "conv_1"}}), Basis::Stored),
         (json!({"prompt": {"id": "pmpt_1"}}), Basis::Stored),
-        (json!({"input": [{"type": "item_reference", "id": "msg_1"}]}), Basis::Stored),
+        (json!({"input": [{"type": "item_reference", "id": "msg_1"}]}), Basis::Kept),
         (
             json!({"input": [{"role": "user", "content": [{"type": "input_file", "file_url": "https://x"}]}]}),
             Basis::Stored,
@@ -564,14 +564,14 @@ fn reasoning_handed_back_counts_within_its_turn() {
         estimate(Api::Responses, model, &body).tokens.get()
     };
     let base = with("gpt-5", json!([ask]), Value::Null);
-    assert_eq!(with("gpt-5", json!([ask, item]), Value::Null), base + 100);
-    assert_eq!(with("gpt-5", json!([item, ask]), Value::Null), base);
-    assert_eq!(with("gpt-5", json!([item, ask, item]), Value::Null), base + 100);
+    assert_eq!(with("gpt-5", json!([ask, item]), Value::Null), base + 101);
+    assert_eq!(with("gpt-5", json!([item, ask]), Value::Null), base + 1);
+    assert_eq!(with("gpt-5", json!([item, ask, item]), Value::Null), base + 102);
     // As the request says, or since GPT-5.6 by itself.
-    assert_eq!(with("gpt-5", json!([item, ask]), json!("all_turns")), base + 100);
-    assert_eq!(with("gpt-5.6", json!([item, ask]), json!("current_turn")), base);
-    assert_eq!(with("gpt-5.6-sol", json!([item, ask]), json!("auto")), base + 100);
-    assert_eq!(with("someone-elses", json!([item, ask]), Value::Null), base + 100);
+    assert_eq!(with("gpt-5", json!([item, ask]), json!("all_turns")), base + 101);
+    assert_eq!(with("gpt-5.6", json!([item, ask]), json!("current_turn")), base + 1);
+    assert_eq!(with("gpt-5.6-sol", json!([item, ask]), json!("auto")), base + 101);
+    assert_eq!(with("someone-elses", json!([item, ask]), Value::Null), base + 101);
 }
 
 #[test]
@@ -583,11 +583,11 @@ fn reasoning_known_by_its_id_is_an_allowance() {
         json!({"type": "reasoning", "id": "rs_1", "summary": []}),
         json!({"type": "reasoning", "id": "rs_1", "encrypted_content": null, "content": []}),
     ] {
-        assert_eq!(with(item.clone()).tokens.get(), base + 512, "{item}");
+        assert_eq!(with(item.clone()).tokens.get(), base + 1 + 512, "{item}");
         assert!(!with(item).is_boundless());
     }
     let shown = json!({"type": "reasoning", "content": [{"type": "reasoning_text", "text": "a b c d"}]});
-    assert_eq!(with(shown).tokens.get(), base + 4);
+    assert_eq!(with(shown).tokens.get(), base + 1 + 4);
 }
 
 #[test]
