@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::load::http::HttpError;
 
+pub mod agent;
 mod arrival;
 pub mod calls;
 pub mod certificate;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use gateway_tests::load::connection::Target;
+use gateway_tests::load::connection::{Request, Target};
 use gateway_tests::load::process::ProcessTree;
 use gateway_tests::load::streams::Pace;
 use gateway_tests::load::window::{Watch, Window};
@@ -28,7 +28,7 @@ enum Command {
     Upstream { address: SocketAddr },
     /// Write tls.crt and tls.key to a directory.
     Certificate { directory: PathBuf },
-    /// Small calls over open connections, as many as go through.
+    /// Calls over open connections, as many as go through.
     Calls {
         #[command(flatten)]
         target: TargetArgs,
@@ -36,6 +36,9 @@ enum Command {
         throughput: ThroughputArgs,
         #[arg(long, default_value_t = 64)]
         connections: usize,
+        /// KiB of an agent's request; a small call unless given.
+        #[arg(long)]
+        agent_kib: Option<usize>,
     },
     /// New connections with one call each, as many as go through.
     Connects {
@@ -174,9 +177,13 @@ async fn run(command: Command) -> Result<Value, LoadError> {
             certificate::write(&directory)?;
             Value::Null
         }
-        Command::Calls { target, throughput, connections } => {
+        Command::Calls { target, throughput, connections, agent_kib } => {
             let (window, watch) = (throughput.window(), throughput.watch()?);
-            json!(calls::run(&target.target()?, &target.key, connections, window, &watch).await?)
+            let request = match agent_kib {
+                Some(kib) => Request::agent(target.address, &target.key, kib * 1024),
+                None => Request::small(target.address, &target.key),
+            };
+            json!(calls::run(&target.target()?, request, connections, window, &watch).await?)
         }
         Command::Connects { target, throughput, connections } => {
             let (window, watch) = (throughput.window(), throughput.watch()?);

@@ -1,4 +1,4 @@
-//! Small calls over connections that stay open, as many as the proxy can carry.
+//! Calls over connections that stay open, as many as the proxy can carry.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,19 +9,19 @@ use crate::load::LoadError;
 use crate::load::connection::{Request, Target};
 use crate::load::window::{Throughput, Watch, Window};
 
-/// Runs `connections` callers, each sending its next call when the last was answered, and counts the answers.
+/// Runs `connections` callers, each sending `request` again when the last was answered, and counts the answers.
 ///
 /// # Errors
 ///
 /// The first caller's error: every call must be answered with 200.
 pub async fn run(
     target: &Target,
-    key: &str,
+    request: Request,
     connections: usize,
     window: Window,
     watch: &Watch,
 ) -> Result<Throughput, LoadError> {
-    let request = Arc::new(Request::small(target.address(), key));
+    let request = Arc::new(request);
     let counter = Arc::new(AtomicU64::new(0));
     let mut callers = JoinSet::new();
     for _ in 0..connections {

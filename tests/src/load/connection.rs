@@ -14,6 +14,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::load::LoadError;
+use crate::load::agent;
 use crate::load::arrival::Socket;
 use crate::load::http::{self, Body, Head, HttpError};
 
@@ -239,6 +240,11 @@ impl Request {
     /// A small chat completion with the caller's key, as an OpenAI SDK would send it.
     pub fn small(target: SocketAddr, key: &str) -> Self {
         Self::with_body(target, key, SMALL_BODY)
+    }
+
+    /// An agent's chat completion with a body of about so many bytes.
+    pub fn agent(target: SocketAddr, key: &str, bytes: usize) -> Self {
+        Self::with_body(target, key, &agent::body(bytes))
     }
 
     /// A chat completion that streams `chunks` chunks, one every `pause_ms` milliseconds; the canned upstream reads

@@ -26,6 +26,9 @@ pub(crate) enum Measure {
     /// Memory, idle and for an open stream
     #[value(alias = "e")]
     Memory,
+    /// Agents' calls over open connections: 20 tools and a long conversation
+    #[value(alias = "f")]
+    Agents,
 }
 
 /// How long and how much to measure.
@@ -55,7 +58,7 @@ impl Measure {
     ) -> Result<()> {
         let direct = match self {
             Self::Latency | Self::Streams => Some(self.quantiles_direct(site, effort, report)?),
-            Self::Calls | Self::Connections | Self::Memory => None,
+            Self::Calls | Self::Connections | Self::Memory | Self::Agents => None,
         };
         for &side in sides {
             let proxy = site.start(side)?;
@@ -88,6 +91,12 @@ impl Measure {
         let Effort { counted_ms, paced_calls, stream_repeats, open_streams } = effort;
         match self {
             Self::Calls => vec!["calls".to_owned(), format!("--counted-ms={counted_ms}")],
+            Self::Agents => vec![
+                "calls".to_owned(),
+                format!("--counted-ms={counted_ms}"),
+                "--agent-kib=157".to_owned(),
+                "--connections=16".to_owned(),
+            ],
             Self::Connections => vec!["connects".to_owned(), format!("--counted-ms={counted_ms}")],
             Self::Latency => vec!["paced".to_owned(), format!("--calls={paced_calls}")],
             Self::Streams => vec!["streams".to_owned(), format!("--repeats={stream_repeats}")],
@@ -106,7 +115,7 @@ impl Measure {
         let mut arguments = self.command(effort);
         arguments.extend([format!("--address={address}"), format!("--key={key}")]);
         match self {
-            Self::Calls | Self::Connections => arguments.extend([
+            Self::Calls | Self::Connections | Self::Agents => arguments.extend([
                 format!("--proxy={}", process.id()),
                 format!("--proxy-core={}", site.cores.proxy),
                 format!("--load-core={}", site.cores.load),
@@ -126,9 +135,10 @@ impl Measure {
     ) -> Result<()> {
         let column = Column::Proxy(side);
         match self {
-            Self::Calls | Self::Connections => {
+            Self::Calls | Self::Connections | Self::Agents => {
                 let (rate, cost) = match self {
                     Self::Calls => (Figure::CallsPerSecond, Figure::CpuPerCall),
+                    Self::Agents => (Figure::AgentCallsPerSecond, Figure::CpuPerAgentCall),
                     _ => (Figure::ConnectionsPerSecond, Figure::CpuPerConnection),
                 };
                 report.add(rate, column, number(answer, "per_second")?);
@@ -171,7 +181,7 @@ impl Measure {
     const fn quantile_figures(self) -> (Figure, Figure) {
         match self {
             Self::Streams => (Figure::ChunkDelayP50, Figure::ChunkDelayP99),
-            Self::Calls | Self::Latency | Self::Connections | Self::Memory => {
+            Self::Calls | Self::Latency | Self::Connections | Self::Memory | Self::Agents => {
                 (Figure::LatencyP50, Figure::LatencyP99)
             }
         }

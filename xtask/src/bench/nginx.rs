@@ -78,6 +78,7 @@ http {{
         ssl_certificate_key {directory}/tls.key;
         ssl_protocols TLSv1.3;
         client_max_body_size 16m;
+        client_body_buffer_size 1m;
         location / {{
             proxy_pass http://azure;
             proxy_http_version 1.1;

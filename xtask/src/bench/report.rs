@@ -19,6 +19,8 @@ pub(super) enum Figure {
     CpuPerConnection,
     IdleMemory,
     MemoryPerStream,
+    AgentCallsPerSecond,
+    CpuPerAgentCall,
 }
 
 /// What the gateway's figure may be, as a multiple of nginx's and in its own unit.
@@ -42,6 +44,8 @@ impl Figure {
             Self::CpuPerConnection => "(d) CPU for a connection, µs",
             Self::IdleMemory => "(e) memory idle, MiB",
             Self::MemoryPerStream => "(e) memory for a stream, KiB",
+            Self::AgentCallsPerSecond => "(f) agents' calls of 157 KB, 1/s",
+            Self::CpuPerAgentCall => "(f) CPU for an agent's call, µs",
         }
     }
 
@@ -57,6 +61,8 @@ impl Figure {
             Self::CpuPerConnection => "cpu_per_connection_us",
             Self::IdleMemory => "idle_mib",
             Self::MemoryPerStream => "stream_kib",
+            Self::AgentCallsPerSecond => "agent_calls_per_second",
+            Self::CpuPerAgentCall => "cpu_per_agent_call_us",
         }
     }
 
@@ -67,7 +73,9 @@ impl Figure {
             Self::ChunkDelayP99 => Some(Target::MostAndBelow(1.3, 1000.0)),
             Self::ConnectionsPerSecond => Some(Target::Least(1.5)),
             Self::MemoryPerStream => Some(Target::Most(1.0)),
+            Self::AgentCallsPerSecond => Some(Target::Least(0.75)),
             Self::CpuPerCall
+            | Self::CpuPerAgentCall
             | Self::LatencyP99
             | Self::ChunkDelayP50
             | Self::CpuPerConnection
