@@ -11,7 +11,8 @@ use std::ops::Range;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::tools;
+use super::shape::{self, ShapeError};
+use super::{elements, tools};
 
 /// What a body asks for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -131,6 +132,9 @@ pub enum EnvelopeError {
         /// What it takes.
         expected: &'static str,
     },
+    /// More structure than it may have.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
     /// Two fields limit the output.
     #[error("the fields `{0}` and `{1}` exclude each other")]
     Caps(&'static str, &'static str),
@@ -159,6 +163,7 @@ impl<'a> Envelope<'a> {
     pub fn parse(body: &'a [u8]) -> Result<Self, EnvelopeError> {
         // Skipped strings are not checked by the parser, and nothing of another encoding is JSON (RFC 8259, 8.1).
         let text = std::str::from_utf8(body).map_err(|error| EnvelopeError::Encoding(error.valid_up_to()))?;
+        shape::check(body)?;
         let fields: Fields<'a> = serde_json::from_str(text).map_err(syntax)?;
         let mut seen = [false; KEYS.len()];
         let opening = body.iter().position(|byte| *byte == b'{').unwrap_or_default();
@@ -185,6 +190,39 @@ impl<'a> Envelope<'a> {
             return Err(EnvelopeError::Caps(first.as_str(), second.as_str()));
         }
         Ok(envelope)
+    }
+
+    /// The same without anything lent by the body.
+    #[must_use]
+    pub fn into_owned(self) -> Envelope<'static> {
+        let Self {
+            model,
+            stream,
+            stream_options,
+            caps,
+            choices,
+            prompts,
+            unmeterable,
+            is_dearer,
+            fields_start,
+            is_empty,
+        } = self;
+        let model = model.map(|ModelField { name, value }| ModelField {
+            name: name.map(|name| Cow::Owned(name.into_owned())),
+            value,
+        });
+        Envelope {
+            model,
+            stream,
+            stream_options,
+            caps,
+            choices,
+            prompts,
+            unmeterable,
+            is_dearer,
+            fields_start,
+            is_empty,
+        }
     }
 
     /// Which of `keys` limits the output, and the limit, where the caller set one. Others are not known to the API that is
@@ -324,7 +362,11 @@ impl<'de> Deserialize<'de> for Fields<'de> {
                 while let Some(Key(key)) = map.next_key()? {
                     fields.is_empty = false;
                     if let Some(place) = KEYS.iter().position(|known| *known == key) {
-                        fields.known.push((place, map.next_value()?));
+                        let value = map.next_value()?;
+                        // A second one is enough to say so.
+                        if fields.known.len() <= KEYS.len() {
+                            fields.known.push((place, value));
+                        }
                         continue;
                     }
                     map.next_value::<IgnoredAny>()?;
@@ -442,9 +484,13 @@ fn prompts(value: &RawValue) -> u64 {
     if !value.get().starts_with('[') {
         return 1;
     }
-    let elements: Vec<&RawValue> = serde_json::from_str(value.get()).unwrap_or_default();
-    let is_number = |element: &&RawValue| element.get().starts_with(|c: char| c == '-' || c.is_ascii_digit());
-    if elements.iter().all(is_number) { 1 } else { elements.len() as u64 }
+    let (mut count, mut all_numbers) = (0, true);
+    let read = elements::each(value, |element: &RawValue| {
+        count += 1;
+        all_numbers &= element.get().starts_with(|c: char| c == '-' || c.is_ascii_digit());
+        Ok(())
+    });
+    if read.is_err() || all_numbers { 1 } else { count }
 }
 
 /// Whether any item of the Responses API's input is nothing but the id of one that upstream holds. Its `type`,
@@ -463,14 +509,15 @@ fn names_stored_item(input: &RawValue) -> Result<bool, EnvelopeError> {
     if !text.starts_with('[') || !(text.contains(r#""id""#) || text.contains(r"\u00")) {
         return Ok(false);
     }
-    let elements: Vec<&RawValue> = parsed("input", input, ITEMS)?;
-    for item in elements.into_iter().filter(|element| element.get().starts_with('{')) {
-        let item: Item<'_> = parsed("input", item, ITEMS)?;
-        if item.id.is_some() && item.role.is_none() && item.kind.is_none() {
-            return Ok(true);
+    let mut names = false;
+    let read = elements::each(input, |element: &RawValue| {
+        if element.get().starts_with('{') {
+            let item: Item<'_> = serde_json::from_str(element.get())?;
+            names |= item.id.is_some() && item.role.is_none() && item.kind.is_none();
         }
-    }
-    Ok(false)
+        Ok(())
+    });
+    read.map(|()| names).map_err(|_syntax| EnvelopeError::Value { key: "input", expected: ITEMS })
 }
 
 /// The type of the first tool that upstream runs itself, or may.

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::elements;
 use crate::tokens::items::{self, Runs};
 
 /// How deep namespaces may hold namespaces.
@@ -20,21 +21,19 @@ pub(super) fn hosted(tools: &RawValue) -> Result<Option<String>, serde_json::Err
 }
 
 fn hosted_within(tools: &RawValue, depth: usize) -> Result<Option<String>, serde_json::Error> {
-    let tools: Option<Vec<Tool<'_>>> = serde_json::from_str(tools.get())?;
-    for tool in tools.into_iter().flatten() {
-        let Some(kind) = &tool.kind else { continue };
-        if kind == "namespace"
-            && depth > 0
-            && let Some(inner) = tool.tools
-        {
-            if let Some(hosted) = hosted_within(inner, depth - 1)? {
-                return Ok(Some(hosted));
-            }
-        } else if !tool.runs_at_the_caller(kind)? {
-            return Ok(Some(kind.chars().take(LONGEST_TYPE).collect()));
-        }
+    if tools.get() == "null" {
+        return Ok(None);
     }
-    Ok(None)
+    let mut first = None;
+    elements::each(tools, |tool: Tool<'_>| {
+        if first.is_none()
+            && let Some(kind) = &tool.kind
+        {
+            first = tool.hosted(kind, depth)?;
+        }
+        Ok(())
+    })?;
+    Ok(first)
 }
 
 /// A tool, as far as it says where it runs (OpenAI API reference, "Create a model response", `tools`).
@@ -58,6 +57,21 @@ struct Environment<'a> {
 }
 
 impl Tool<'_> {
+    /// Its type, or that of the first tool in it, where it does not run at the caller's.
+    fn hosted(&self, kind: &str, depth: usize) -> Result<Option<String>, serde_json::Error> {
+        if kind == "namespace"
+            && depth > 0
+            && let Some(inner) = self.tools
+        {
+            return hosted_within(inner, depth - 1);
+        }
+        Ok(if self.runs_at_the_caller(kind)? {
+            None
+        } else {
+            Some(kind.chars().take(LONGEST_TYPE).collect())
+        })
+    }
+
     fn runs_at_the_caller(&self, kind: &str) -> Result<bool, serde_json::Error> {
         if kind == "namespace" && self.tools.is_some() {
             // Deeper than it was read.
