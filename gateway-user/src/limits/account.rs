@@ -5,11 +5,13 @@
 //! upstream, and is settled to what it really used; under a soft one it holds its prompt only and may overshoot.
 
 mod adjust;
+mod admit;
 mod checkpoint;
 mod corrections;
 mod leasing;
 mod removal;
 mod room;
+mod rough;
 mod slice;
 
 use std::collections::BTreeMap;
@@ -23,11 +25,12 @@ use super::Now;
 use super::correction::Correction;
 use super::lease::Lease;
 use super::period::Period;
-use super::terms::{Ask, Ceiling, Grant, Limits, Refused};
+use super::terms::{Ask, Ceiling, Limits, Refused};
 use super::window::Window;
 use crate::names::DeploymentName;
 use crate::units::{NanoDollars, Prices, Tokens};
 use room::cost_bound;
+use rough::Rough;
 
 pub use checkpoint::{Checkpoint, OpenUse};
 pub use leasing::LeasedTokens;
@@ -85,6 +88,8 @@ pub struct Held {
     /// Whether the output held is less than the call would have been free to produce.
     sliced: bool,
     cost: NanoDollars,
+    /// What of it is held for a prompt at its bytes.
+    by_bytes: Rough,
     /// Already booked of the output, and no longer held.
     spent: Used,
 }
@@ -147,6 +152,8 @@ struct State {
     open_calls: u32,
     /// The prompts' part of `held`.
     held_prompts: Tokens,
+    /// What of it is held for prompts at their bytes, which is several times what they need.
+    by_bytes: Rough,
     /// What open calls have spent already.
     spent: Used,
     /// How often anything has changed that is worth keeping.
@@ -175,57 +182,6 @@ pub struct Book {
 }
 
 impl Account {
-    /// Lets a call in, or says which limit stands in the way. What is let in holds tokens, money and a slot until
-    /// [`Account::settle`] or [`Account::release`] is given the same [`Held`].
-    ///
-    /// # Errors
-    /// [`Refused`] names the limit; nothing was counted then.
-    pub fn admit(&self, limits: &Limits, ask: &Ask, now: Now) -> Result<(Held, Grant), Refused> {
-        let mut state = self.decide();
-        let calls_used = state.calls.used(now);
-        if let Some(limit) = limits.calls_per_minute
-            && calls_used >= u64::from(limit.get())
-        {
-            let wait = wait(&mut state.calls, now, calls_used + 1 - u64::from(limit.get()));
-            return Err(Refused::Calls { limit: limit.get(), wait });
-        }
-        if let Some(limit) = limits.concurrent_calls
-            && state.open_calls >= limit.get()
-        {
-            return Err(Refused::Concurrency { limit: limit.get(), wait: WAIT_FOR_OPEN_CALLS });
-        }
-        state.leased_call(limits, now)?;
-        let output = state.output_slice(limits, ask, now)?;
-        let held = Held {
-            slots: 1,
-            prompt: ask.prompt,
-            output,
-            likely: match limits.ceiling {
-                Ceiling::Strict => Tokens::ZERO,
-                Ceiling::Soft => state.likely_output().min(ask.output_wanted()),
-            },
-            sliced: limits.ceiling == Ceiling::Strict && output < ask.output_wanted(),
-            cost: cost_bound(&ask.prices, ask.prompt, output),
-            spent: Used::default(),
-        };
-        state.hold(held.tokens(), held.cost);
-        state.held_prompts = state.held_prompts.saturating_add(held.prompt);
-        state.open_calls += held.slots;
-        state.calls.add(now, 1);
-        if let Some(lease) = &mut state.lease {
-            lease.booked.calls += 1;
-        }
-        let grant = Grant {
-            output: match limits.ceiling {
-                Ceiling::Strict => Some(output),
-                Ceiling::Soft => None,
-            },
-            calls_left: limits.calls_per_minute.map(|limit| state.calls_left(limits, limit, now)),
-            tokens_left: limits.tokens_per_minute.map(|limit| state.tokens_left(limits, limit, now)),
-        };
-        Ok((held, grant))
-    }
-
     /// Holds `more` output tokens for an open call.
     ///
     /// # Errors
@@ -239,7 +195,7 @@ impl Account {
         now: Now,
     ) -> Result<(), Refused> {
         let mut state = self.decide();
-        state.room(limits, Tokens::ZERO, more.get(), prices, now)?;
+        state.room(limits, Tokens::ZERO, more.get(), Rough::default(), prices, now)?;
         state.leased_room(limits, Tokens::ZERO, more.get(), prices, now)?;
         let cost = cost_bound(prices, Tokens::ZERO, more);
         state.hold(more, cost);
@@ -254,7 +210,9 @@ impl Account {
         let cost = held.cost.saturating_sub(cost_bound(prices, held.prompt.min(estimate), held.output));
         held.prompt = held.prompt.saturating_sub(surplus);
         held.cost = held.cost.saturating_sub(cost);
+        let by_bytes = std::mem::take(&mut held.by_bytes);
         let mut state = self.state.lock();
+        state.by_bytes = state.by_bytes.less(by_bytes);
         state.unhold(surplus, cost);
         state.held_prompts = state.held_prompts.saturating_sub(surplus);
     }
@@ -356,6 +314,7 @@ impl State {
     fn free(&mut self, held: &Held) {
         self.unhold(held.tokens(), held.cost);
         self.held_prompts = self.held_prompts.saturating_sub(held.prompt);
+        self.by_bytes = self.by_bytes.less(held.by_bytes);
         self.spent = self.spent.less(held.spent);
         self.open_calls = self.open_calls.saturating_sub(held.slots);
     }

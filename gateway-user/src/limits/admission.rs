@@ -30,6 +30,21 @@ impl Admission {
         Ok((Self { account: Arc::clone(account), prices: ask.prices, held }, grant))
     }
 
+    /// Lets a call in whose prompt is known by its bytes only; nothing where its tokens have to be counted first.
+    ///
+    /// # Errors
+    /// [`Refused`] names a limit that no prompt is short enough for.
+    pub fn admit_by_bytes(
+        account: &Arc<Account>,
+        limits: &Limits,
+        ask: &Ask,
+        now: Now,
+    ) -> Result<Option<(Self, Grant)>, Refused> {
+        let admitted = account.admit_by_bytes(limits, ask, now)?;
+        Ok(admitted
+            .map(|(held, grant)| (Self { account: Arc::clone(account), prices: ask.prices, held }, grant)))
+    }
+
     /// The most output tokens that the call may produce as things stand.
     #[must_use]
     pub fn output_allowed(&self) -> Tokens {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::room::{affordable, cost_bound, fits};
+use super::rough::Rough;
 use super::{Account, Ask, Ceiling, Limits, Refused, State, WAIT_FOR_OPEN_CALLS};
 use crate::limits::Now;
 use crate::limits::lease::{
@@ -207,7 +208,7 @@ impl State {
     /// What a call should find leased; `None` when it is refused whatever is.
     fn needs(&mut self, limits: &Limits, ask: &Ask, now: Now) -> Option<Amounts> {
         let size = self.size(limits, ask).ok()?;
-        let room = self.room(limits, ask.prompt, size.enough, &ask.prices, now).ok()?.get();
+        let room = self.room(limits, ask.prompt, size.enough, Rough::default(), &ask.prices, now).ok()?.get();
         let sums = self.sums(now);
         let lease = self.lease.as_ref()?;
         let output = match limits.ceiling {

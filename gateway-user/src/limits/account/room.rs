@@ -1,38 +1,44 @@
 //! How much of a tenant's limits is neither used nor held.
 
+use super::rough::Rough;
 use super::{Limits, Refused, State, wait};
 use crate::limits::Now;
 use crate::limits::period::Quota;
 use crate::units::{NanoDollars, Prices, TokenPrice, Tokens};
 
 impl State {
-    /// How many output tokens every limit has room for on this node beside a prompt; refused where that is fewer than `enough`.
+    /// How many output tokens every limit has room for on this node beside a prompt; refused where that is fewer than `enough`,
+    /// or less than is to be spared.
     pub(super) fn room(
         &mut self,
         limits: &Limits,
         prompt: Tokens,
         enough: u64,
+        spare: Rough,
         prices: &Prices,
         now: Now,
     ) -> Result<Tokens, Refused> {
         self.roll(now);
+        let enough_tokens = enough.max(spare.tokens.get());
         let mut room = u64::MAX;
         for quota in &limits.quotas {
             match *quota {
                 Quota::Tokens { limit, period } => {
                     let book = self.books[period.index()];
                     let taken = book.tokens.saturating_add(self.held).saturating_add(prompt);
-                    room = room.min(fits(limit.get(), taken.get(), enough).ok_or(Refused::TokenQuota {
-                        limit,
-                        period,
-                        ends_at: book.ends_at,
-                    })?);
+                    room = room.min(
+                        fits(limit.get(), taken.get(), enough_tokens).ok_or(Refused::TokenQuota {
+                            limit,
+                            period,
+                            ends_at: book.ends_at,
+                        })?,
+                    );
                 }
                 Quota::Spend { limit, period } => {
                     let book = self.books[period.index()];
                     let prompt_cost = cost_bound(prices, prompt, Tokens::ZERO);
                     let taken = book.cost.saturating_add(self.cost_held).saturating_add(prompt_cost);
-                    let enough_cost = cost_bound(prices, Tokens::ZERO, Tokens::new(enough));
+                    let enough_cost = cost_bound(prices, Tokens::ZERO, Tokens::new(enough)).max(spare.cost);
                     let free = fits(limit.get(), taken.get(), enough_cost.get())
                         .ok_or(Refused::SpendQuota { limit, period, ends_at: book.ends_at })?;
                     room = room.min(affordable(free, prices.output));
@@ -43,7 +49,7 @@ impl State {
             let limit = u64::from(limit.get());
             let used = self.tokens.used(now);
             let taken = used.saturating_add(self.held.get()).saturating_add(prompt.get());
-            room = room.min(match fits(limit, taken, enough) {
+            room = room.min(match fits(limit, taken, enough_tokens) {
                 Some(free) => free,
                 None => {
                     let excess = taken.saturating_add(enough).saturating_sub(limit);
@@ -53,6 +59,26 @@ impl State {
             });
         }
         Ok(Tokens::new(room))
+    }
+
+    /// The most tokens of a prompt that every limit has room for on this node.
+    pub(super) fn prompt_room(&mut self, limits: &Limits, prices: &Prices, now: Now) -> Tokens {
+        self.roll(now);
+        let quotas = limits.quotas.iter().map(|quota| match *quota {
+            Quota::Tokens { limit, period } => {
+                limit.saturating_sub(self.books[period.index()].tokens).saturating_sub(self.held).get()
+            }
+            Quota::Spend { limit, period } => {
+                let taken = self.books[period.index()].cost.saturating_add(self.cost_held);
+                affordable(limit.saturating_sub(taken).get(), dearest_input(prices))
+            }
+        });
+        let room = quotas.min().unwrap_or(u64::MAX);
+        let minute = limits.tokens_per_minute.map_or(u64::MAX, |limit| {
+            let taken = self.tokens.used(now).saturating_add(self.held.get());
+            u64::from(limit.get()).saturating_sub(taken)
+        });
+        Tokens::new(room.min(minute))
     }
 }
 
@@ -66,8 +92,11 @@ pub(super) const fn fits(limit: u64, taken: u64, enough: u64) -> Option<u64> {
 
 /// The most that a call can cost: no prompt token is cheaper for having been cached.
 pub(super) fn cost_bound(prices: &Prices, prompt: Tokens, output: Tokens) -> NanoDollars {
-    let input = prices.input.max(prices.cached_input);
-    Prices { input, ..*prices }.cost(prompt, Tokens::ZERO, output)
+    Prices { input: dearest_input(prices), ..*prices }.cost(prompt, Tokens::ZERO, output)
+}
+
+fn dearest_input(prices: &Prices) -> TokenPrice {
+    prices.input.max(prices.cached_input)
 }
 
 pub(super) fn affordable(nano_dollars: u64, price: TokenPrice) -> u64 {

@@ -1,6 +1,7 @@
 //! How much output a call holds: enough for what it will probably write, and no more than leaves room for others.
 
-use super::{Ask, Ceiling, Limits, Refused, State};
+use super::rough::Rough;
+use super::{Ask, Ceiling, Limits, Refused, State, WAIT_FOR_OPEN_CALLS};
 use crate::limits::Now;
 use crate::units::Tokens;
 
@@ -37,11 +38,22 @@ impl Size {
 }
 
 impl State {
-    /// How many output tokens to hold for a call.
-    pub(super) fn output_slice(&mut self, limits: &Limits, ask: &Ask, now: Now) -> Result<Tokens, Refused> {
+    /// How many output tokens to hold for a call, of whose hold so much is for the bytes of its prompt.
+    pub(super) fn output_slice(
+        &mut self,
+        limits: &Limits,
+        ask: &Ask,
+        by_bytes: Rough,
+        now: Now,
+    ) -> Result<Tokens, Refused> {
         let size = self.size(limits, ask)?;
-        let room = self.room(limits, ask.prompt, size.enough, &ask.prices, now)?.get();
+        let spare = self.spare_for(by_bytes);
+        let room = self.room(limits, ask.prompt, size.enough, spare, &ask.prices, now)?.get();
         let leased = self.leased_room(limits, ask.prompt, size.enough, &ask.prices, now)?;
+        if leased.in_reach < spare.tokens.get() {
+            // Other nodes want what this one would hold for nothing.
+            return Err(Refused::Unleased { wait: WAIT_FOR_OPEN_CALLS });
+        }
         Ok(match limits.ceiling {
             Ceiling::Soft => Tokens::ZERO,
             Ceiling::Strict => Tokens::new(size.fair(room.min(leased.in_reach)).min(leased.free)),
