@@ -71,6 +71,18 @@ impl Reserved {
         Ok(())
     }
 
+    /// Whether the tenant holds more than half of what it may.
+    #[must_use]
+    pub fn is_scarce(&self) -> bool {
+        let share = self.share.0.load(Ordering::Relaxed);
+        let free = self
+            .buffers
+            .limit
+            .load(Ordering::Relaxed)
+            .saturating_sub(self.buffers.used.load(Ordering::Relaxed));
+        share.saturating_mul(2) > free
+    }
+
     /// Gives back `less` bytes, or all that is reserved if that is fewer.
     pub fn shrink(&mut self, less: usize) {
         let less = less.min(self.bytes);
@@ -124,6 +136,19 @@ mod tests {
         assert_eq!(grown(&buffers, &shares[2]).bytes, 150, "a newcomer finds room");
         drop(first);
         assert_eq!(grown(&buffers, &shares[1]).bytes, 300, "what was given back is shared anew");
+    }
+
+    #[test]
+    fn who_holds_more_than_half_of_what_it_may_is_told_so() {
+        let buffers = Buffers::new(1200, Gauge::default());
+        let shares: [Arc<Share>; 2] = Default::default();
+        let (mut first, mut second) = (buffers.reserve(&shares[0]), buffers.reserve(&shares[1]));
+        first.grow(400).unwrap();
+        assert!(!first.is_scarce());
+        first.grow(1).unwrap();
+        assert!(first.is_scarce() && !second.is_scarce());
+        second.grow(300).unwrap();
+        assert!(second.is_scarce(), "beside others it may hold less");
     }
 
     #[test]

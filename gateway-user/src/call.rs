@@ -3,16 +3,21 @@
 //! A [`Call`] owns what the call holds. However it ends (answered, refused, broken, abandoned, panicked) it is dropped,
 //! and what was not settled by then is settled there, by what is known: so a hold is settled exactly once.
 
+mod prompt;
 mod report;
+mod rest;
+mod settlement;
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, StatusCode};
 
-use crate::billing::{self, Bill, End, Held, Metered, Source};
+use crate::billing::{Bill, End, Held, Metered};
 use crate::gateway::{Deployment, Gateway, Tenant};
-use crate::limits::{Admission, Ceiling, Output, Used};
+use crate::limits::{Admission, Ceiling};
 use crate::meter::Usage;
 use crate::metrics::CallSeries;
 use crate::names::BackendName;
@@ -22,7 +27,10 @@ use crate::tenant::KeySlot;
 use crate::tokens::Estimate;
 use crate::units::Tokens;
 use report::{Report, Trace};
+use rest::Rest;
+use settlement::{Settled, Settlement};
 
+pub(crate) use prompt::{Prompt, Uncounted, bound as prompt_bound, count as count_prompt};
 pub(crate) use report::{Reporter, Reports};
 
 /// Turns of one call with tools that run upstream, beyond which its usage is not believed.
@@ -69,11 +77,11 @@ pub(crate) struct Call {
     pub(crate) streaming: bool,
     /// How many answers upstream writes.
     pub(crate) answers: u64,
-    /// What the prompt is held at: an estimate as it was corrected, or until there is one an upper bound.
-    pub(crate) prompt: Tokens,
-    pub(crate) estimate: Option<Estimate>,
+    pub(crate) prompt: Prompt,
     pub(crate) slot: KeySlot,
     pub(crate) admission: Option<Admission>,
+    /// What is to be booked once the prompt was counted.
+    unsettled: Option<Box<Settlement>>,
     /// The call's slot from its settlement to the delivery of its answer.
     delivering: Option<Admission>,
     stage: Stage,
@@ -102,8 +110,7 @@ pub(crate) struct Admitted {
     pub(crate) arrived: Instant,
     pub(crate) streaming: bool,
     pub(crate) answers: u64,
-    pub(crate) prompt: Tokens,
-    pub(crate) estimate: Option<Estimate>,
+    pub(crate) prompt: Prompt,
     pub(crate) admission: Admission,
     pub(crate) reports: Reports,
 }
@@ -121,7 +128,6 @@ impl Call {
             streaming,
             answers,
             prompt,
-            estimate,
             admission,
             reports,
         } = admitted;
@@ -138,8 +144,8 @@ impl Call {
             streaming,
             answers,
             prompt,
-            estimate,
             admission: Some(admission),
+            unsettled: None,
             delivering: None,
             stage: Stage::Admitted,
             forwarded_at: None,
@@ -196,14 +202,29 @@ impl Call {
         }
     }
 
-    /// Takes the closer estimate of a prompt that was held at an upper bound.
-    pub(crate) fn estimated(&mut self, estimate: Estimate) {
-        let prompt = corrected(&self.tenant, &self.deployment, &estimate);
-        if let Some(admission) = &mut self.admission {
-            admission.shrink_prompt(prompt);
+    /// Counts a prompt that is held at its bytes.
+    pub(crate) async fn count(&mut self) {
+        poll_fn(|cx| self.poll_counted(cx)).await;
+    }
+
+    fn poll_counted(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { gateway, tenant, deployment, .. } = self;
+        if let Some(estimate) = ready!(self.prompt.poll_count(gateway, tenant, deployment, cx)) {
+            let tokens = corrected(tenant, deployment, &estimate);
+            if let Some(admission) = &mut self.admission {
+                admission.shrink_prompt(tokens);
+            }
+            self.prompt = Prompt::Counted { tokens, estimate };
         }
-        self.prompt = prompt;
-        self.estimate = Some(estimate);
+        Poll::Ready(())
+    }
+
+    /// Keeps the request for as long as the answer takes, which may be long, or what of it will be needed.
+    pub(crate) async fn keep_prompt(&mut self) {
+        if self.prompt.is_in_the_way() {
+            self.count().await;
+        }
+        self.prompt.keep_for_long();
     }
 
     /// Notes that the gateway answers in upstream's place.
@@ -228,37 +249,52 @@ impl Call {
         self.heard_at = Some(now);
     }
 
-    /// Books what the call used. Only the first settlement counts.
+    /// Books what the call used. Only the first settlement counts. Where the prompt has to be counted for it, it is done with
+    /// [`Self::poll_settled`] or when the call is dropped.
     pub(crate) fn settle(&mut self, end: End, metered: &Metered) {
         let Some(admission) = self.admission.take() else { return };
-        // Dropped unsettled, an admission frees its hold and books nothing.
-        let Some(bill) = billing::bill(end, metered, &self.held(end, &admission)) else { return };
-        let Bill { booked, source, corrected } = bill;
-        if corrected {
-            self.disbelieved(metered);
-        }
-        let known = match source {
-            Source::Upstream => {
-                if !corrected {
-                    self.compare(booked.usage.input);
-                }
-                self.series.settled_upstream.inc();
-                Output::Known
-            }
-            Source::Counted | Source::Assumed => {
-                self.series.settled_counted.inc();
-                if source == Source::Counted && end != End::PromptRead {
-                    Output::Known
-                } else {
-                    Output::Assumed
-                }
-            }
+        let settlement = Settlement {
+            gateway: Arc::clone(&self.gateway),
+            tenant: Arc::clone(&self.tenant),
+            deployment: Arc::clone(&self.deployment),
+            series: Arc::clone(&self.series),
+            request_id: self.request_id,
+            streaming: self.streaming,
+            held: self.held(end, &admission),
+            admission,
+            end,
+            metered: *metered,
         };
-        let used = Used { tokens: booked.usage.total(), output: booked.usage.output, cost: booked.cost };
-        self.delivering = Some(admission.settle_keeping_slot(used, known, self.gateway.clock.now()));
-        let series = if self.streaming { &self.series.stream } else { &self.series.single };
-        series.add(&booked);
-        self.settled = Some(bill);
+        if self.prompt.is_uncounted() && settlement.rests_on_prompt() {
+            self.unsettled = Some(Box::new(settlement));
+        } else {
+            // The request is not needed any more, nor its memory.
+            drop(self.prompt.take_uncounted());
+            self.book(settlement);
+        }
+    }
+
+    /// Waits until what a settlement booked is known.
+    pub(crate) async fn settlement(&mut self) {
+        poll_fn(|cx| self.poll_settled(cx)).await;
+    }
+
+    /// Counts the prompt where a settlement waits for that.
+    pub(crate) fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.unsettled.is_some() {
+            ready!(self.poll_counted(cx));
+        }
+        if let Some(settlement) = self.unsettled.take() {
+            self.book(*settlement);
+        }
+        Poll::Ready(())
+    }
+
+    fn book(&mut self, settlement: Settlement) {
+        if let Some(Settled { bill, slot }) = settlement.book(self.prompt.held(), self.prompt.estimate()) {
+            self.settled = Some(bill);
+            self.delivering = Some(slot);
+        }
     }
 
     /// What is held, and how long upstream has had. Of an answer that failed, the time up to the failure counts, which came with
@@ -278,7 +314,7 @@ impl Call {
         // Tools that run upstream make a call several turns long, each with the whole prompt; a strict ceiling lets none in.
         let turns = if strict { 1 } else { MOST_HOSTED_TURNS };
         Held {
-            prompt: self.prompt,
+            prompt: self.prompt.held(),
             output: admission.output_assumed(),
             strict,
             reasons: facts.reasons,
@@ -292,31 +328,6 @@ impl Call {
                     .map_or(Tokens::MAX, |most| most.saturating_mul(self.answers.saturating_mul(turns))),
             ),
             prices: *admission.prices(),
-        }
-    }
-
-    /// Tells of a count of upstream's that cannot be right.
-    fn disbelieved(&self, metered: &Metered) {
-        self.gateway.metrics.usage_out_of_bounds.inc();
-        let reported = metered.usage.unwrap_or_default();
-        tracing::warn!(
-            request_id = %self.request_id,
-            deployment = %self.deployment.name,
-            prompt_tokens = reported.input.get(),
-            completion_tokens = reported.output.get(),
-            counted_completion_tokens = metered.seen.get(),
-            "upstream's usage is out of bounds; the bound is booked"
-        );
-    }
-
-    /// Compares what a prompt was held at with upstream's count, and learns from it.
-    fn compare(&self, input: Tokens) {
-        self.series.estimate_shortfall.inc_by(input.saturating_sub(self.prompt).get());
-        if let Some(estimate) = &self.estimate
-            && input > Tokens::ZERO
-        {
-            self.gateway.metrics.estimate_ratio.observe(ratio(self.prompt, input));
-            self.tenant.account.learn(&self.deployment.name, estimate, input);
         }
     }
 
@@ -334,8 +345,6 @@ impl Call {
             status,
             reason: self.reason,
             streaming: self.streaming,
-            prompt: self.settled().input,
-            completion: self.settled().output,
             bill: self.settled,
             trace: self.trace.clone(),
             upstream: self.forwarded_at.zip(self.answered_at).map(|(from, to)| since(from, to)),
@@ -372,10 +381,26 @@ impl Drop for Call {
             let (tenant, deployment) = (Some(&self.tenant.name), Some(&self.deployment.name));
             self.gateway.metrics.request(tenant, deployment, status, self.reason);
         }
-        self.reports.add(self.report(status));
-        // Last: who sees that no call is open finds all of them counted.
-        drop(self.delivering.take());
-        self.tenant.inflight.dec();
+        let waiting = self.unsettled.take().and_then(|settlement| match self.prompt.take_uncounted() {
+            Some(request) => Some((settlement, request)),
+            None => {
+                self.book(*settlement);
+                None
+            }
+        });
+        let rest = Rest {
+            report: self.report(status),
+            reports: self.reports.clone(),
+            slot: self.delivering.take(),
+            tenant: Arc::clone(&self.tenant),
+        };
+        match waiting {
+            Some((settlement, request)) => {
+                let compute = self.gateway.compute.clone();
+                compute.see_to(&self.tenant.name, move || rest.settle(*settlement, &request));
+            }
+            None => rest.finish(),
+        }
     }
 }
 
@@ -385,11 +410,6 @@ pub(crate) const CALLER_GONE: &str = "caller_gone";
 const INTERNAL_ERROR: &str = "internal_error";
 /// There is no registered status for a caller that hung up before there was one; 499 is what nginx logs.
 const CALLER_GONE_STATUS: u16 = 499;
-
-#[expect(clippy::cast_precision_loss, reason = "a ratio for a histogram")]
-fn ratio(estimate: Tokens, actual: Tokens) -> f64 {
-    estimate.get() as f64 / actual.get() as f64
-}
 
 /// What a prompt is held at, after what its tenant's calls to the deployment have shown.
 pub(crate) fn corrected(tenant: &Tenant, deployment: &Deployment, estimate: &Estimate) -> Tokens {

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 
 use crate::buffers::{Buffers, Share};
+use crate::compute::Compute;
 use crate::config::{Config, Tier};
 use crate::fleet::Fleet;
 use crate::kernel::Shedder;
@@ -45,6 +46,8 @@ pub struct Gateway {
     pub shedder: Arc<Shedder>,
     /// The memory of request bodies and held answers.
     pub buffers: Arc<Buffers>,
+    /// What takes too long for a worker.
+    pub(crate) compute: Compute,
     snapshot: ArcSwap<Snapshot>,
     registry: Mutex<Registry>,
     leaving: AtomicBool,
@@ -180,6 +183,7 @@ impl Gateway {
             fleet,
             shedder,
             buffers,
+            compute: Compute::new(),
             snapshot: ArcSwap::from_pointee(snapshot),
             registry: Mutex::new(registry),
             leaving: AtomicBool::new(false),

@@ -8,6 +8,7 @@ mod billing;
 pub mod buffers;
 mod call;
 pub mod cli;
+mod compute;
 pub mod config;
 pub mod fleet;
 pub mod gateway;

@@ -41,6 +41,8 @@ pub struct Metrics {
     inflight: Family<TenantLabel, Gauge>,
     /// Prompt estimate over upstream's own count, of the calls whose prompt was tokenised.
     pub estimate_ratio: Histogram,
+    /// Prompts that were tokenised, or begun to be.
+    pub prompts_counted: Counter,
     /// The gateway's own time before the request first went upstream; once a call.
     pub overhead: Histogram,
     /// From the start of sending the request upstream to the head of its response.
@@ -146,6 +148,11 @@ impl Metrics {
                 "gateway_estimate_ratio",
                 "Estimated over actual prompt tokens",
                 &RATIO,
+            ),
+            prompts_counted: registered(
+                to,
+                "gateway_prompts_counted",
+                "Prompts that were tokenised, because a budget or a bill depended on it",
             ),
             overhead: histogram(
                 to,

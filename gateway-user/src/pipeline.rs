@@ -1,6 +1,7 @@
 //! The order of steps that a request takes, and the only file that knows it:
 //! source → route → tenant → body → deployment → admit → backend → forward → relay.
 
+mod admit;
 mod answer;
 mod body;
 mod cors;
@@ -19,10 +20,8 @@ use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
-use crate::api::Api;
-use crate::call::{Admitted, Call, corrected};
+use crate::call::Call;
 use crate::gateway::{Access, Deployment, Snapshot, Tenant};
-use crate::limits::{Admission, Ceiling, Grant, Refused};
 use crate::names::{DeploymentName, TenantName};
 use crate::relay::HeldAnswer;
 use crate::reply::Refusal;
@@ -31,20 +30,14 @@ use crate::request::splice::splice;
 use crate::request::{Envelope, Route, query, route};
 use crate::request_id::{GATEWAY_REQUEST_ID, REQUEST_ID, RequestId};
 use crate::session::{OpenCall, Session};
-use crate::supervise::panics::Scope;
 use crate::tenant::KeySlot;
-use crate::tokens::{self, Estimate};
 use crate::units::Tokens;
 
+use admit::{Asking, LetIn};
 use cors::Cors;
 
 pub(crate) use answer::ReplyBody;
 use demand::Demand;
-
-/// A prompt of so many bytes is tokenised where the call runs; a longer one on a thread that may block.
-const SHORT_PROMPT: usize = 4 * 1024;
-/// A prompt held at no more than this many tokens is not worth tokenising for a smaller hold.
-const SMALL_HOLD: Tokens = Tokens::new(1024);
 
 /// The smallest limit on an answer that every API takes (Azure OpenAI, "Responses API", `max_output_tokens`).
 const LEAST_LIMIT: Tokens = Tokens::new(16);
@@ -59,6 +52,8 @@ struct Visit<'a> {
     /// Known from the second step on; for the answer, the log and the metrics of a refusal.
     tenant: Option<TenantName>,
     deployment: Option<DeploymentName>,
+    /// Whose call it is, once it is known to be one.
+    calling: Option<Arc<Tenant>>,
 }
 
 /// A tenant that may call, and with which key it did.
@@ -82,6 +77,7 @@ pub(crate) async fn handle(
         session: &session,
         tenant: None,
         deployment: None,
+        calling: None,
     };
     let (mut parts, mut incoming) = request.into_parts();
     parts.uri = route::with_one_slash(parts.uri);
@@ -120,6 +116,15 @@ impl Visit<'_> {
         let Route::Call { api, deployment: in_path } = route else {
             return self.listing(route, &caller, open);
         };
+        let gateway = &self.session.gateway;
+        let tenant = &caller.tenant;
+        self.calling = Some(Arc::clone(tenant));
+        // For what is said of a refusal before the body has come.
+        self.deployment =
+            in_path.and_then(|name| self.snapshot.deployment(name)).map(|deployment| deployment.name.clone());
+        if let Err(refused) = tenant.account.may_call(tenant.limits(), gateway.clock.now()) {
+            return Err(self.limited(tenant, refused).await);
+        }
         if let Some(encoding) = parts.headers.get(http::header::CONTENT_ENCODING)
             && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
         {
@@ -127,33 +132,28 @@ impl Visit<'_> {
                 "a compressed body cannot be metered: send it plain".to_owned(),
             ));
         }
-        let reading = caller.tenant.start_reading().map_err(Refusal::Limited)?;
-        let mut reserved = self.session.gateway.buffers.reserve(&caller.tenant.buffered);
+        let reading = tenant.start_reading().map_err(Refusal::Limited)?;
+        let mut reserved = gateway.buffers.reserve(&tenant.buffered);
         let listen = &self.snapshot.config.listen;
         let body = body::read(incoming, &parts.headers, listen, &mut reserved).await?;
-        let envelope = Envelope::parse(&body).map_err(|error| Refusal::InvalidRequest(error.to_string()))?;
-        let deployment = self.deployment(&caller.tenant, in_path, &parts, &envelope)?;
+        let (envelope, bound) = body::parse(gateway, &tenant.name, &body).await?;
+        let deployment = self.deployment(tenant, in_path, &parts, &envelope)?;
         let version = in_path.and_then(|_| query::api_version(parts.uri.query()?));
         let demand =
             Demand { api, envelope: &envelope, deployment: &deployment, api_version: version.as_deref() };
-        demand.check(&caller.tenant)?;
-        let (mut call, grant) = self.admit(caller, &demand, &deployment, &body).await?;
+        demand.check(tenant)?;
+        let asking = Asking { demand: &demand, deployment: &deployment, body: &body, bound, reserved };
+        let LetIn { mut call, grant, reserved } = self.admit(caller, asking).await?;
         // A body that waits to be let in, perhaps for a lease, is still one that is not a call.
         drop(reading);
         self.accepted(&call.tenant.name);
         let limit = match demand.limit(&grant) {
-            Some(limit) => Some(within_window(&mut call, limit, api, &body).await),
+            Some(limit) => Some(within_window(&mut call, limit).await),
             None => None,
         };
         let edits = demand.edits(limit);
         let (streaming, hide_usage) = (demand.streams(), demand.adds_usage());
-        let early = streaming || call.prompt > SMALL_HOLD;
-        let request = forward::Forwarded {
-            parts,
-            body: splice(&body, edits),
-            prompt: forward::Prompt { api, body, early },
-            _reserved: reserved,
-        };
+        let request = forward::Forwarded { parts, body: splice(&body, edits), _reserved: reserved };
         let manner =
             answer::Manner { api, streaming, hide_usage, trailers: self.version == Version::HTTP_2, grant };
         let answered = match forward::send(self.session, &mut call, request).await {
@@ -211,87 +211,14 @@ impl Visit<'_> {
         Ok(Arc::clone(deployment))
     }
 
-    async fn admit(
-        &self,
-        caller: Caller,
-        demand: &Demand<'_>,
-        deployment: &Arc<Deployment>,
-        body: &Bytes,
-    ) -> Result<(Call, Grant), Refusal> {
-        let gateway = &self.session.gateway;
-        let Caller { tenant, slot } = caller;
-        let admit = async |prompt| {
-            let ask = demand.ask(prompt);
-            if let Some(fleet) = &gateway.fleet
-                && let Some(asking) = fleet.cover(&tenant, &ask)
-            {
-                asking.await;
-            }
-            Admission::admit(&tenant.account, tenant.limits(), &ask, gateway.clock.now())
-        };
-        // Where even the bytes fit, the tokens do: the prompt need not be tokenised before it is forwarded.
-        let by_bound = match tokens::byte_bound(body) {
-            None => None,
-            Some(bound) => match admit(bound).await {
-                Ok(admitted) => Some((bound, admitted)),
-                Err(
-                    refused
-                    @ (Refused::Calls { .. } | Refused::Concurrency { .. } | Refused::Unleased { .. }),
-                ) => return Err(self.limited(&tenant, refused).await),
-                Err(
-                    Refused::Tokens { .. }
-                    | Refused::Prompt { .. }
-                    | Refused::TokenQuota { .. }
-                    | Refused::SpendQuota { .. },
-                ) => None,
-            },
-        };
-        let (estimate, prompt, (admission, grant)) = match by_bound {
-            Some((bound, admitted)) => (None, bound, admitted),
-            None => {
-                let estimate = estimate(demand.api, deployment, body).await;
-                if estimate.is_boundless() && tenant.limits().ceiling == Ceiling::Strict {
-                    let what = "a file or an item that upstream holds";
-                    return Err(Refusal::InvalidRequest(demand::stored_input(what)));
-                }
-                if estimate.is_kept_upstream() && !tenant.keeps_state() {
-                    return Err(Refusal::InvalidRequest(demand::stored_state("the id of a file or an item")));
-                }
-                let prompt = corrected(&tenant, deployment, &estimate);
-                match admit(prompt).await {
-                    Ok(admitted) => (Some(estimate), prompt, admitted),
-                    Err(refused) => return Err(self.limited(&tenant, refused).await),
-                }
-            }
-        };
-        let call = Call::new(Admitted {
-            gateway: Arc::clone(gateway),
-            tenant,
-            slot,
-            deployment: Arc::clone(deployment),
-            request_id: self.request_id,
-            arrived: self.arrived,
-            streaming: demand.streams(),
-            answers: demand.envelope.answers(),
-            prompt,
-            estimate,
-            admission,
-            reports: self.session.worker.reports.clone(),
-        });
-        Ok((call, grant))
-    }
-
-    /// A limit's refusal, given once the books that it rests on are kept: it must hold after a crash, too.
-    async fn limited(&self, tenant: &Tenant, refused: Refused) -> Refusal {
-        if let Some(store) = &self.session.gateway.store {
-            store.keep(&tenant.account).await;
-        }
-        Refusal::Limited(refused)
-    }
-
     /// Answers, counts and logs a request that came to no call.
     fn refuse(&self, refusal: &Refusal, open: &OpenCall) -> Response<ReplyBody> {
         self.refused(refusal);
+        if let Some(tenant) = &self.calling
+            && refusal.counts_as_call()
+        {
+            tenant.account.count_call(self.session.gateway.clock.now());
+        }
         let (tenant, reason) = (self.tenant.as_ref(), refusal.reason());
         let metrics = &self.session.gateway.metrics;
         metrics.request(tenant, self.deployment.as_ref(), refusal.status().as_u16(), reason);
@@ -344,27 +271,11 @@ impl Visit<'_> {
 }
 
 /// A limit on an answer that leaves room for the prompt in the model's window. Azure refuses a limit that does not.
-async fn within_window(call: &mut Call, limit: Tokens, api: Api, body: &Bytes) -> Tokens {
+async fn within_window(call: &mut Call, limit: Tokens) -> Tokens {
     let Some(window) = call.deployment.facts.context_window else { return limit };
-    if limit > window.saturating_sub(call.prompt) && call.estimate.is_none() {
+    if limit > window.saturating_sub(call.prompt.held()) {
         // The bytes of a prompt say too little here.
-        let estimate = estimate(api, &call.deployment, body).await;
-        call.estimated(estimate);
+        call.count().await;
     }
-    limit.min(window.saturating_sub(call.prompt).max(LEAST_LIMIT))
-}
-
-/// The tokens of a prompt. A long one is counted where it blocks nobody.
-pub(crate) async fn estimate(api: Api, deployment: &Deployment, body: &Bytes) -> Estimate {
-    if body.len() <= SHORT_PROMPT && !tokens::may_hold_file(body) {
-        return tokens::estimate_prompt(api, &deployment.facts, body);
-    }
-    let (model, bytes) = (deployment.facts, body.clone());
-    let counting = tokio::task::spawn_blocking(move || {
-        let _call = Scope::Call.enter();
-        tokens::estimate_prompt(api, &model, &bytes)
-    });
-    // It can only fail by a panic in the counting, and then the bytes are a bound.
-    let bound = Estimate::of_bytes(api, body);
-    counting.await.unwrap_or(bound)
+    limit.min(window.saturating_sub(call.prompt.held()).max(LEAST_LIMIT))
 }

@@ -120,6 +120,8 @@ pub(crate) struct Relay {
     reserved: Option<Reserved>,
     /// Why and since when it is to end. All that was forwarded has been counted then.
     ending: Option<Ending>,
+    /// Why it was ended, to be told the caller once what the call used is known.
+    farewell: Option<Refusal>,
     /// Forwarded, and still to be counted: a copy, because the piece itself would keep a whole read buffer.
     uncounted: Vec<u8>,
     /// The connection has been given the chance to flush what was forwarded.
@@ -156,6 +158,7 @@ impl Relay {
             ready: VecDeque::new(),
             reserved: None,
             ending: None,
+            farewell: None,
             uncounted: Vec::new(),
             flushed: false,
             awaited: false,
@@ -213,6 +216,11 @@ impl Relay {
                 continue;
             }
             let Some(source) = &mut self.source else {
+                ready!(self.call.poll_settled(cx));
+                if let Some(refusal) = self.farewell.take() {
+                    self.say_farewell(&refusal);
+                    continue;
+                }
                 if self.broken.is_some() && !std::mem::replace(&mut self.flushed, true) {
                     // An error makes hyper drop what it has not flushed; Pending makes it flush first.
                     cx.waker().wake_by_ref();
@@ -394,12 +402,12 @@ impl Relay {
             && meter.usage().is_none()
             && let Some(ending) = self.ending.take()
         {
-            self.cut(&ending.refusal);
+            self.cut(ending.refusal);
         }
     }
 
     /// Ends the stream well formed, and gives up upstream's.
-    fn cut(&mut self, refusal: &Refusal) {
+    fn cut(&mut self, refusal: Refusal) {
         self.source = None;
         self.call.ended_by(refusal.reason());
         self.call.gateway.metrics.stream_cut(&self.call.tenant.name, refusal.reason());
@@ -408,6 +416,11 @@ impl Relay {
             store.hurry();
         }
         self.settle(End::Unfinished);
+        self.farewell = Some(refusal);
+    }
+
+    /// The end of a stream that was cut, with what the call used.
+    fn say_farewell(&mut self, refusal: &Refusal) {
         let Meter::Stream { api, meter, hider, .. } = &self.meter else { return };
         let message = refusal.to_string();
         let cut = Cut {

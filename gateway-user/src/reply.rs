@@ -147,6 +147,38 @@ impl Refusal {
         }
     }
 
+    /// Whether the request counts as one of its tenant's calls of the minute: it was wrong, and had cost as much as a call when
+    /// that was seen. What a limit refuses does not, so that its wait stays exact.
+    #[must_use]
+    pub const fn counts_as_call(&self) -> bool {
+        match self {
+            Self::InvalidRequest(_)
+            | Self::BodyTooLarge(_)
+            | Self::BodyTimeout
+            | Self::UnknownDeployment
+            | Self::DeploymentNotAllowed(_)
+            | Self::Limited(Refused::Prompt { .. }) => true,
+            Self::SourceLimit { .. }
+            | Self::MissingTenant
+            | Self::InvalidKey
+            | Self::UnknownRoute
+            | Self::Overloaded
+            | Self::Limited(
+                Refused::Calls { .. }
+                | Refused::Concurrency { .. }
+                | Refused::Tokens { .. }
+                | Refused::TokenQuota { .. }
+                | Refused::SpendQuota { .. }
+                | Refused::Unleased { .. },
+            )
+            | Self::NoBackend { .. }
+            | Self::UpstreamError
+            | Self::UpstreamTimeout(_)
+            | Self::IdentityUnavailable
+            | Self::ShuttingDown => false,
+        }
+    }
+
     /// Whether the connection is of no further use: there is unread body on it.
     #[must_use]
     pub const fn closes(&self) -> bool {

@@ -2,12 +2,13 @@
 //!
 //! A call is admitted on an estimate and settled on what upstream reports, so that an estimate needs to be close and
 //! must not be talked down: what is not known counts as the most that it can be. [`byte_bound`] answers in microseconds
-//! and is enough for most calls; [`estimate_prompt`] tokenises and belongs on a blocking thread; [`OutputCounter`]
-//! follows a stream in small steps.
+//! and is enough for most calls, [`bound_prompt`] where it does not know; [`estimate_prompt`] tokenises, which takes as long
+//! for a few kilobytes as all the rest of a call; [`OutputCounter`] follows a stream in small steps.
 
 mod audio;
 mod bound;
 mod count;
+mod effort;
 mod encoded;
 mod encoding;
 mod estimate;
@@ -25,6 +26,7 @@ mod tools;
 
 pub use bound::{byte_bound, may_hold_file};
 pub use encoding::{count_text, preload};
-pub use estimate::{Basis, Estimate, estimate_prompt};
+pub use estimate::{Basis, Estimate, bound_prompt, estimate_prompt};
+pub(crate) use estimate::{Counted, count_prompt};
 pub use output::OutputCounter;
 pub use prompt_kind::PromptKind;

@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "tests unwrap, and so do their helpers")]
 #![expect(clippy::float_cmp, reason = "counters are whole numbers")]
 
+#[path = "hostile/long.rs"]
+mod long;
 #[path = "hostile/memory.rs"]
 mod memory;
 #[path = "hostile/slow.rs"]

@@ -240,8 +240,10 @@ async fn state_that_azure_keeps_for_all_tenants_is_named_by_none_that_may_not() 
 
 #[tokio::test]
 async fn estimates_follow_upstreams_counts_of_the_tenants_own_calls() {
-    let scene = scene(2_000_000, "").await;
-    let (prompt, path) = (user_says(&"word ".repeat(1000)), chat_path("omni"));
+    // So near the limit that the prompts are tokenised.
+    let scene = scene(75_000, "").await;
+    let (mut prompt, path) = (user_says(&"word ".repeat(1000)), chat_path("omni"));
+    prompt["max_tokens"] = 1.into();
     let estimates = async |tenant: &str| scene.status_of(tenant).await.unwrap()["estimates"].clone();
     let shortfall = async || {
         let labels = [("tenant", "acme"), ("deployment", "omni")];

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use gateway_user::api::Api;
 use gateway_user::model::Model;
 use gateway_user::names::ModelName;
-use gateway_user::tokens::{byte_bound, estimate_prompt, may_hold_file};
+use gateway_user::tokens::{bound_prompt, byte_bound, estimate_prompt, may_hold_file};
 
 const MODELS: [&str; 4] = ["gpt-4o-mini", "gpt-4", "gpt-5-nano", "text-embedding-3-small"];
 const APIS: [Api; 4] = [Api::ChatCompletions, Api::Completions, Api::Embeddings, Api::Responses];
@@ -19,6 +19,8 @@ pub(crate) fn run(data: &[u8]) {
     // Above that, the bytes are an attachment's.
     if how & 0x80 == 0 {
         let estimate = estimate_prompt(*api, &model, rest);
+        let most = bound_prompt(*api, &model, rest);
+        assert!(estimate.tokens <= most.tokens && estimate.basis == most.basis, "{estimate:?} of {most:?}");
         if let Some(bound) = byte_bound(rest) {
             assert!(
                 estimate.tokens <= bound,

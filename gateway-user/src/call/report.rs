@@ -9,9 +9,9 @@ use http::{HeaderMap, HeaderValue};
 use tokio::sync::mpsc;
 
 use crate::billing::Bill;
+use crate::meter::Usage;
 use crate::names::{BackendName, DeploymentName, TenantName};
 use crate::request_id::RequestId;
-use crate::units::Tokens;
 
 /// Reports that may wait; those beyond are logged at once.
 const WAITING: usize = 256;
@@ -39,8 +39,6 @@ pub(super) struct Report {
     pub(super) status: u16,
     pub(super) reason: &'static str,
     pub(super) streaming: bool,
-    pub(super) prompt: Tokens,
-    pub(super) completion: Tokens,
     /// What the call paid, and what that rests on; nothing where it was not booked.
     pub(super) bill: Option<Bill>,
     pub(super) trace: Trace,
@@ -93,6 +91,7 @@ impl Drop for Reporter {
 
 impl Report {
     fn log(&self) {
+        let usage = self.bill.map_or_else(Usage::default, |bill| bill.booked.usage);
         tracing::info!(
             request_id = %self.request_id,
             tenant = %self.tenant,
@@ -100,8 +99,8 @@ impl Report {
             status = self.status,
             reason = self.reason,
             stream = self.streaming,
-            prompt_tokens = self.prompt.get(),
-            completion_tokens = self.completion.get(),
+            prompt_tokens = usage.input.get(),
+            completion_tokens = usage.output.get(),
             cost_dollars = self.bill.map(|bill| bill.booked.cost.as_dollars()),
             usage_source = self.bill.map(|bill| bill.source.as_str()),
             backend = self.trace.backend.as_ref().map(BackendName::as_str),
@@ -163,8 +162,6 @@ mod tests {
             status: 200,
             reason: "",
             streaming: false,
-            prompt: Tokens::new(1),
-            completion: Tokens::new(2),
             bill: None,
             trace: Trace::default(),
             upstream: None,

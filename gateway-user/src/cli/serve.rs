@@ -160,6 +160,7 @@ async fn serve(
         // Before calls come: a budget that others use too is not to be guessed at.
         fleet.join(&gateway).await;
     }
+    let compute = gateway.compute.start(supervisor)?;
     let tls: Tls = Arc::new(ArcSwap::from_pointee(tls));
     let shared =
         Shared { gateway: Arc::clone(&gateway), tls: Arc::clone(&tls), supervisor: supervisor.clone() };
@@ -178,7 +179,7 @@ async fn serve(
     drop(supervisor.task("reloader", reloader.run()));
     drop(supervisor.task("admin", admin.run()));
     drop(supervisor.task("shedding", maintain(shedder)));
-    let keeper = Keeper { writer, fleet };
+    let keeper = Keeper { compute, writer, fleet };
     Ok(Running { gateway, supervisor: supervisor.clone(), server, keeper, signals })
 }
 

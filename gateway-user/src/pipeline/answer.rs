@@ -115,7 +115,8 @@ pub(super) async fn relay(
     let inflater = Inflater::of(head.headers.get(CONTENT_ENCODING));
     let relays = &session.worker.relays;
     let delivery = if is_event_stream(&head, manner.streaming) {
-        head.headers.insert(TOKENS_CONSUMED, token_value(call.prompt));
+        call.keep_prompt().await;
+        head.headers.insert(TOKENS_CONSUMED, token_value(call.prompt.likely()));
         // The gateway may leave a chunk out, or end the stream before upstream would.
         head.headers.remove(CONTENT_LENGTH);
         backend.saw_answer(head.status, &VecDeque::new());
@@ -137,6 +138,7 @@ pub(super) async fn relay(
                 relays.deliver(held, manner.trailers, &open)
             }
             Held::TooLong(parts, source, meter) => {
+                call.keep_prompt().await;
                 backend.saw_answer(head.status, &parts);
                 let pool = Arc::clone(&session.worker.pool);
                 let relay = Relay::new(call, Some(source), meter, pool, manner.trailers);
@@ -228,7 +230,11 @@ async fn hold(
             call.refused(&refusal);
             Err(refusal)
         }
-        None => Ok(Held::Whole(parts, source)),
+        None => {
+            // The head is to say what was booked.
+            call.settlement().await;
+            Ok(Held::Whole(parts, source))
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! Reading a request's body, within its bounds: in bytes, between two pieces, and for all of it.
+//! Reading a request's body, within its bounds: in bytes, between two pieces, and for all of it. A long one is looked into
+//! where that keeps no worker from its streams.
 
 use std::time::Duration;
 
@@ -12,7 +13,12 @@ use tokio::time::Instant;
 
 use crate::buffers::{NoRoom, Reserved};
 use crate::config::Listen;
+use crate::gateway::Gateway;
+use crate::names::TenantName;
 use crate::reply::Refusal;
+use crate::request::Envelope;
+use crate::tokens;
+use crate::units::Tokens;
 
 /// The whole body. One that arrives in one piece is not copied. Memory is reserved as it comes, not for the length that the
 /// caller announces.
@@ -31,6 +37,7 @@ pub(super) async fn read(
     let started = Instant::now();
     let mut gathered =
         Gathered { first: Bytes::new(), whole: Vec::new(), most: announced.unwrap_or(most), reserved };
+    let mut of_turn = 0;
     while !body.is_end_stream() {
         let latest = Instant::now().min(started + earned(gathered.len(), listen));
         let frame = match tokio::time::timeout_at(latest + listen.header_timeout, body.frame()).await {
@@ -46,9 +53,43 @@ pub(super) async fn read(
         if gathered.len() + data.len() > most {
             return Err(Refusal::BodyTooLarge(most));
         }
+        of_turn += data.len();
         gathered.push(data).map_err(|NoRoom| Refusal::Overloaded)?;
+        if of_turn >= TURN {
+            of_turn = 0;
+            tokio::task::yield_now().await;
+        }
     }
     Ok(gathered.into_bytes())
+}
+
+/// A body of so many bytes is looked into where it was read: that takes about as long as all the rest of a call. A longer one
+/// is on a thread of its own.
+const SHORT: usize = 64 * 1024;
+
+/// What a body asks for, and the most tokens of its prompt where its bytes tell.
+pub(super) async fn parse<'a>(
+    gateway: &Gateway,
+    tenant: &TenantName,
+    body: &'a Bytes,
+) -> Result<(Envelope<'a>, Option<Tokens>), Refusal> {
+    if body.len() <= SHORT {
+        return parsed(body);
+    }
+    if gateway.compute.is_full(tenant) {
+        return Err(Refusal::Overloaded);
+    }
+    let bytes = body.clone();
+    let parsing = gateway
+        .compute
+        .run(tenant, move |_stop| parsed(&bytes).map(|(envelope, bound)| (envelope.into_owned(), bound)));
+    // It can only fail by a panic.
+    parsing.await.unwrap_or(Err(Refusal::Overloaded))
+}
+
+fn parsed(body: &Bytes) -> Result<(Envelope<'_>, Option<Tokens>), Refusal> {
+    let envelope = Envelope::parse(body).map_err(|error| Refusal::InvalidRequest(error.to_string()))?;
+    Ok((envelope, tokens::byte_bound(body)))
 }
 
 /// A body as far as it has come.
@@ -91,6 +132,9 @@ impl Gathered<'_> {
     }
 }
 
+/// Bytes of a body that are read before others have their turn: what comes over a fast network is always there, and takes
+/// about as long as a call.
+const TURN: usize = 128 * 1024;
 /// Room for a body that comes in several pieces: more than most bodies need.
 const LEAST_GATHERED: usize = 16 * 1024;
 

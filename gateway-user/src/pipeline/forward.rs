@@ -1,21 +1,17 @@
 //! Sending a call upstream: the first backend that takes it.
 
 use std::borrow::Cow;
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HOST};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Request, Response, Uri};
+use http::{Request, Uri};
 
 use super::answer::Received;
 use super::wait;
-use crate::api::Api;
 use crate::billing::{End, Metered};
 use crate::buffers::Reserved;
 use crate::call::Call;
@@ -31,18 +27,8 @@ use crate::upstream::connection::{Outgoing, SendError};
 pub(super) struct Forwarded {
     pub(super) parts: Parts,
     pub(super) body: Vec<Bytes>,
-    pub(super) prompt: Prompt,
-    /// The memory of its body.
-    pub(super) _reserved: Reserved,
-}
-
-/// A prompt that may have to be counted more closely than it was held for.
-pub(super) struct Prompt {
-    pub(super) api: Api,
-    /// The caller's own.
-    pub(super) body: Bytes,
-    /// Whether that is done while upstream works, or only if the prompt is all that can be told of the call.
-    pub(super) early: bool,
+    /// The memory of its body, where the call does not have it.
+    pub(super) _reserved: Option<Reserved>,
 }
 
 /// Sends a request to the first backend that takes it, and waits for the head of the response. Another backend is
@@ -52,7 +38,7 @@ pub(super) async fn send(
     call: &mut Call,
     forwarded: Forwarded,
 ) -> Result<Received, Refusal> {
-    let Forwarded { mut parts, body, prompt, _reserved } = forwarded;
+    let Forwarded { mut parts, body, _reserved } = forwarded;
     strip_request(&mut parts.headers);
     parts.headers.reserve(2);
     let caller_uri = std::mem::take(&mut parts.uri);
@@ -74,7 +60,7 @@ pub(super) async fn send(
         }
         request.headers_mut().insert(HOST, backend.host_header.clone());
         *request.uri_mut() = target(&backend.base_path, &caller_uri)?;
-        match exchange(session, call, backend, &request, &prompt).await {
+        match exchange(session, call, backend, &request).await {
             Ok(received) => return Ok(received),
             Err(Failure::Unsent) => refusal = Some(Refusal::UpstreamError),
             Err(Failure::Out(wait)) => refusal = Some(passed_over(refusal, wait)),
@@ -109,7 +95,6 @@ async fn exchange(
     call: &mut Call,
     backend: &Arc<Backend>,
     request: &Outgoing,
-    prompt: &Prompt,
 ) -> Result<Received, Failure> {
     loop {
         let (mut connection, reused) = match session.worker.pool.take(&backend.authority) {
@@ -128,8 +113,7 @@ async fn exchange(
         let sending = connection.send(request);
         let permission = call.permission();
         let timeout = backend.timeout(&call.deployment.facts);
-        let head = wait_for_head(call, sending, prompt);
-        let (refusal, end) = match wait::for_upstream(&permission, timeout, head).await {
+        let (refusal, end) = match wait::for_upstream(&permission, timeout, sending).await {
             Ok(Ok(response)) => {
                 call.answering(response.status(), response.headers());
                 let source = Source {
@@ -159,54 +143,9 @@ async fn exchange(
             Err(refusal) => (refusal, End::Unfinished),
         };
         drop(connection);
-        count_prompt(call, prompt).await;
         call.settle(end, &Metered::default());
         return Err(Failure::Final(refusal));
     }
-}
-
-/// Sends, and while upstream works counts the prompt where that is wanted.
-async fn wait_for_head(
-    call: &mut Call,
-    sending: impl Future<Output = Result<Response<()>, SendError>>,
-    prompt: &Prompt,
-) -> Result<Response<()>, SendError> {
-    let mut sending = pin!(sending);
-    let mut early = None;
-    if prompt.early && call.estimate.is_none() {
-        while_sending(&mut early, sending.as_mut(), count_prompt(call, prompt)).await;
-    }
-    match early {
-        Some(head) => head,
-        None => sending.await,
-    }
-}
-
-/// Takes the closer estimate of a prompt, once.
-async fn count_prompt(call: &mut Call, prompt: &Prompt) {
-    if call.estimate.is_none() {
-        let estimate = super::estimate(prompt.api, &call.deployment, &prompt.body).await;
-        call.estimated(estimate);
-    }
-}
-
-/// Runs `work` to its end, and `sending` before it each time: a long request is written in many steps, and waits for
-/// none of the work. What comes of it meanwhile is put into `sent`.
-async fn while_sending<S, W>(
-    sent: &mut Option<S>,
-    mut sending: Pin<&mut impl Future<Output = S>>,
-    work: impl Future<Output = W>,
-) -> W {
-    let mut work = pin!(work);
-    poll_fn(|cx| {
-        if sent.is_none()
-            && let Poll::Ready(result) = sending.as_mut().poll(cx)
-        {
-            *sent = Some(result);
-        }
-        work.as_mut().poll(cx)
-    })
-    .await
 }
 
 /// The path and query to ask a backend for: the caller's, without keys, behind the backend's own path.
@@ -226,24 +165,4 @@ fn target(base_path: &str, caller: &Uri) -> Result<Uri, Refusal> {
         }
     };
     Ok(Uri::from(target))
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_long_request_is_written_while_its_prompt_is_counted() {
-        let (mut near, mut far) = duplex(16);
-        let request = [b'x'; 1000];
-        let sending = pin!(async { near.write_all(&request).await });
-        let mut sent = None;
-        // The work ends only once upstream has all of the request.
-        let mut received = [0; 1000];
-        while_sending(&mut sent, sending, far.read_exact(&mut received)).await.unwrap();
-        assert_eq!(received, request);
-        assert!(sent.is_some_and(|result| result.is_ok()), "what came of the sending is not lost");
-    }
 }

@@ -27,6 +27,11 @@ pub fn byte_bound(body: &[u8]) -> Option<Tokens> {
     let mut more = 0;
     let mut has_calls = false;
     for quote in memchr::memchr_iter(b'"', body) {
+        let Some((first, _)) = body.get(quote + 1..).and_then(<[u8]>::split_first) else { break };
+        // Most quotes begin no name, but end one or a text.
+        if !BEGINS_A_NAME[usize::from(*first)] {
+            continue;
+        }
         let rest = body.get(quote + 1..).unwrap_or_default();
         if is_marker(rest)
             || (rest.starts_with(b"prompt\"") && is_key_of(rest, b"prompt\"", b'{'))
@@ -35,12 +40,18 @@ pub fn byte_bound(body: &[u8]) -> Option<Tokens> {
             return None;
         }
         has_calls |= rest.starts_with(b"tool_calls\"");
-        more += surcharge(rest);
+        more += surcharge(*first, rest);
     }
     if has_calls {
-        more += ESCAPES_FOR_A_BYTE * body.iter().filter(|byte| !byte.is_ascii()).count();
+        more += ESCAPES_FOR_A_BYTE * beyond_ascii(body);
     }
     Some(Tokens::from_bytes(body.len().saturating_add(more)))
+}
+
+/// How many bytes are beyond ASCII. Sums that fit a byte are what a processor does many of at once.
+fn beyond_ascii(body: &[u8]) -> usize {
+    let of = |chunk: &[u8]| chunk.iter().map(|byte| byte >> 7).sum::<u8>();
+    body.chunks(usize::from(u8::MAX)).map(|chunk| usize::from(of(chunk))).sum()
 }
 
 /// Whether a body may hold a file, which takes longer to read than its bytes say.
@@ -56,16 +67,29 @@ fn is_marker(after: &[u8]) -> bool {
 }
 
 /// What the API adds for a key or type, beyond the bytes that it is written in.
-fn surcharge(after: &[u8]) -> usize {
-    const SURCHARGES: [(&[u8], usize); 5] = [
-        (b"tools\"", LIST_OF_TOOLS),
-        (b"functions\"", LIST_OF_TOOLS),
-        (b"custom\"", CUSTOM_TOOL),
-        (b"function_call\"", CALLED_NAME),
-        (b"custom_tool_call\"", CALLED_NAME),
-    ];
-    SURCHARGES.iter().find(|(name, _)| after.starts_with(name)).map_or(0, |(_, tokens)| *tokens)
+fn surcharge(first: u8, after: &[u8]) -> usize {
+    let surcharges: &[(&[u8], usize)] = match first {
+        b't' => &[(b"tools\"", LIST_OF_TOOLS)],
+        b'f' => &[(b"functions\"", LIST_OF_TOOLS), (b"function_call\"", CALLED_NAME)],
+        b'c' => &[(b"custom\"", CUSTOM_TOOL), (b"custom_tool_call\"", CALLED_NAME)],
+        _ => &[],
+    };
+    surcharges.iter().find(|(name, _)| after.starts_with(name)).map_or(0, |(_, tokens)| *tokens)
 }
+
+/// The first letters of all names that are looked for.
+const BEGINS_A_NAME: [bool; 256] = {
+    let mut begins = [false; 256];
+    let mut first = 0_u8;
+    loop {
+        begins[first as usize] =
+            !names(first).is_empty() || matches!(first, b'c' | b'f' | b'p' | b'r' | b't');
+        if first == u8::MAX {
+            break begins;
+        }
+        first += 1;
+    }
+};
 
 /// Keys and types whose cost is not their text, by their first letter: most quotes are told from them by that alone. A
 /// name without its closing quote stands for all that begin so.
@@ -144,6 +168,13 @@ mod tests {
             (r#"{"reasoning":{"effort":"high"}}"#, 0),
         ] {
             assert_eq!(byte_bound(body.as_bytes()), Some(Tokens::from_bytes(body.len() + more)), "{body}");
+        }
+    }
+
+    #[test]
+    fn bytes_beyond_ascii_are_all_counted() {
+        for often in [0, 1, 127, 128, 1000] {
+            assert_eq!(beyond_ascii("é漢a👩".repeat(often).as_bytes()), 9 * often);
         }
     }
 

@@ -2,7 +2,8 @@
 
 use serde_json::value::RawValue;
 
-use super::encoding::count_text;
+use super::effort::Effort;
+use super::encoding::{count_piece, first_piece};
 use super::estimate::Basis;
 use super::prompt_kind::PromptKind;
 use super::{pdf, raw};
@@ -24,6 +25,7 @@ pub(super) struct Count {
     pub(super) reasoning: Reasoning,
     /// How many bytes may still be inflated to read files.
     pub(super) inflated: usize,
+    pub(super) effort: Effort,
     total: Tokens,
     basis: Basis,
     whole: bool,
@@ -52,7 +54,7 @@ impl Reasoning {
 }
 
 impl Count {
-    pub(super) fn new(model: &Model, api: Api) -> Self {
+    pub(super) fn new(model: &Model, api: Api, effort: Effort) -> Self {
         Self {
             kind: PromptKind::of(api),
             encoding: model.encoding,
@@ -61,6 +63,7 @@ impl Count {
             parallel: false,
             reasoning: Reasoning::default(),
             inflated: pdf::MOST_INFLATED,
+            effort,
             total: Tokens::ZERO,
             basis: Basis::Counted,
             whole: true,
@@ -88,13 +91,33 @@ impl Count {
         self.basis = self.basis.max(basis);
     }
 
-    /// Adds a text.
+    /// Adds a text, piece by piece, as far as that is worth the effort.
     pub(super) fn text(&mut self, text: &str) {
-        self.total = self.total.saturating_add(count_text(self.encoding, text));
+        let mut rest = text;
+        while !rest.is_empty() {
+            let Effort::Tokens(tokenising) = &mut self.effort else {
+                return self.add(Tokens::from_bytes(rest.len()));
+            };
+            if tokenising.is_enough(self.total, rest.len()) {
+                return tokenising.leave_out(rest.len());
+            }
+            let (piece, after) = first_piece(rest);
+            let tokens = count_piece(self.encoding, piece);
+            tokenising.took(piece.len(), tokens);
+            self.add(tokens);
+            rest = after;
+        }
     }
 
     /// Adds a string's text, and any other value as it is written; nothing for null.
     pub(super) fn value(&mut self, value: &RawValue) {
+        if let Effort::Tokens(tokenising) = &mut self.effort {
+            // No escape is longer than six bytes for one of the text.
+            let least = value.get().len().saturating_sub(2) / 6;
+            if tokenising.is_enough(self.total, least) {
+                return tokenising.leave_out(value.get().len());
+            }
+        }
         match raw::text(value) {
             Some(text) => self.text(&text),
             None if value.get() == "null" => {}

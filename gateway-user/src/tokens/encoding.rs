@@ -29,15 +29,19 @@ pub fn preload(encodings: &[Encoding]) {
 /// count; text without spaces is cut between characters, which adds at most two tokens a piece, one in a thousand.
 #[must_use]
 pub fn count_text(encoding: Encoding, text: &str) -> Tokens {
-    let encoder = encoder(encoding);
     let mut rest = text;
     let mut total = Tokens::ZERO;
     while !rest.is_empty() {
-        let (piece, after) = rest.split_at(piece_end(rest, PIECE_BYTES));
-        total = total.saturating_add(count_piece(encoder, piece));
+        let (piece, after) = first_piece(rest);
+        total = total.saturating_add(count_piece(encoding, piece));
         rest = after;
     }
     total
+}
+
+/// The first piece of a text, and the rest.
+pub(super) fn first_piece(text: &str) -> (&str, &str) {
+    text.split_at(piece_end(text, PIECE_BYTES))
 }
 
 /// Where to end a piece of at most `limit` bytes that starts the text.
@@ -55,14 +59,17 @@ pub(super) fn piece_end(text: &str, limit: usize) -> usize {
         .map_or_else(|| text.floor_char_boundary(limit), |last| last + 1)
 }
 
-fn count_piece(encoder: &CoreBPE, piece: &str) -> Tokens {
+/// Counts the tokens of a text that is no longer than a piece.
+pub(super) fn count_piece(encoding: Encoding, piece: &str) -> Tokens {
     static NO_SPECIAL_TOKENS: LazyLock<HashSet<&str>> = LazyLock::new(HashSet::new);
     // `encode_ordinary` panics where `encode` returns an error: when the pattern backtracks too often.
-    encoder
+    encoder(encoding)
         .encode(piece, &NO_SPECIAL_TOKENS)
         .map_or_else(|_| Tokens::from_bytes(piece.len()), |(tokens, _)| Tokens::from_bytes(tokens.len()))
 }
 
+/// The most bytes that a token stands for, in either vocabulary: a run of blanks.
+pub(super) const LONGEST_TOKEN: usize = 128;
 /// The longest text that an encoder sees at once.
 const PIECE_BYTES: usize = 4096;
 
@@ -119,9 +126,21 @@ mod tests {
                 let tokens = count_text(encoding, text).get();
                 let bytes = u64::try_from(text.len()).unwrap();
                 assert!(tokens <= bytes, "{name}: {tokens}");
-                // No token of either vocabulary is longer than 128 bytes.
-                assert!(tokens >= bytes / 128, "{name}: {tokens}");
+                assert!(tokens >= bytes / LONGEST_TOKEN as u64, "{name}: {tokens}");
             }
+        }
+    }
+
+    #[test]
+    fn no_token_is_longer_than_is_said() {
+        // Numbers beyond the vocabulary, and the gaps before its special tokens, stand for nothing.
+        for encoding in [Encoding::O200k, Encoding::Cl100k] {
+            let encoder = encoder(encoding);
+            let lengths = (0..200_100_u32).filter_map(|id| Some(encoder.decode_bytes(&[id]).ok()?.len()));
+            let (count, longest) =
+                lengths.fold((0, 0), |(count, longest), length| (count + 1, longest.max(length)));
+            assert!(count > 100_000, "{count}");
+            assert_eq!(longest, LONGEST_TOKEN, "{encoding:?}");
         }
     }
 

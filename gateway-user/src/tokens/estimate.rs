@@ -3,10 +3,12 @@
 use serde_json::value::RawValue;
 
 use super::count::Count;
+use super::effort::{Effort, Tokenising};
 use super::prompt_kind::PromptKind;
 use super::tools::Declared;
 use super::{messages, raw, tools};
 use crate::api::Api;
+use crate::compute::Stop;
 use crate::model::Model;
 use crate::units::Tokens;
 
@@ -63,17 +65,54 @@ pub enum Basis {
     Kept,
 }
 
+/// What came of counting a prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Counted {
+    /// All of it was counted.
+    Whole(Estimate),
+    /// It has more tokens than were asked for: about so many.
+    Beyond(Estimate),
+}
+
 /// Estimates what the prompt of a request body costs.
 ///
 /// Never fails: what cannot be read counts as its bytes, of which no text has fewer than tokens. Takes time in proportion
-/// to the body (see [`count_text`](super::count_text)), so that long bodies belong on a blocking thread.
+/// to the body (see [`count_text`](super::count_text)), so that long bodies belong on a thread of their own.
 #[must_use]
 pub fn estimate_prompt(api: Api, model: &Model, body: &[u8]) -> Estimate {
-    let bytes = Tokens::from_bytes(body.len());
-    let Some(request) = raw::document(body).filter(|request| raw::is_object(request)) else {
-        return Estimate::of_bytes(api, body);
+    match count_prompt(api, model, body, Tokens::MAX, Stop::default()) {
+        Counted::Whole(estimate) | Counted::Beyond(estimate) => estimate,
+    }
+}
+
+/// The same, no further than to where it is known to be more than `most`, which takes a few thousand bytes of text, or to
+/// where nobody waits for it any more.
+pub(crate) fn count_prompt(api: Api, model: &Model, body: &[u8], most: Tokens, stop: Stop) -> Counted {
+    let Some(count) = walk(api, model, body, Effort::Tokens(Tokenising::new(most, stop))) else {
+        return Counted::Whole(Estimate::of_bytes(api, body));
     };
-    let mut count = Count::new(model, api);
+    let estimate = estimate_of(&count, body);
+    let left_out = match &count.effort {
+        Effort::Bytes => None,
+        Effort::Tokens(tokenising) => tokenising.left_out(),
+    };
+    left_out.map_or(Counted::Whole(estimate), |left_out| {
+        let least = most.saturating_add(Tokens::new(1));
+        Counted::Beyond(Estimate { tokens: estimate.tokens.saturating_add(left_out).max(least), ..estimate })
+    })
+}
+
+/// The most that the prompt of a request body can cost: its texts at their bytes, and all else by the published rules.
+#[must_use]
+pub fn bound_prompt(api: Api, model: &Model, body: &[u8]) -> Estimate {
+    let count = walk(api, model, body, Effort::Bytes);
+    count.map_or_else(|| Estimate::of_bytes(api, body), |count| estimate_of(&count, body))
+}
+
+/// Adds up a body; nothing for what is no JSON object.
+fn walk(api: Api, model: &Model, body: &[u8], effort: Effort) -> Option<Count> {
+    let request = raw::document(body).filter(|request| raw::is_object(request))?;
+    let mut count = Count::new(model, api, effort);
     match api {
         Api::ChatCompletions => chat(&mut count, request),
         Api::Completions => count.entries(request, |count, key, value| match key {
@@ -88,10 +127,15 @@ pub fn estimate_prompt(api: Api, model: &Model, body: &[u8]) -> Estimate {
         Api::Responses => responses(&mut count, request),
     }
     count.finish_reasoning();
+    Some(count)
+}
+
+fn estimate_of(count: &Count, body: &[u8]) -> Estimate {
     let kind = if count.basis() >= Basis::Stored { PromptKind::Stored } else { count.kind };
     if count.whole() {
         Estimate { tokens: count.total(), basis: count.basis(), kind }
     } else {
+        let bytes = Tokens::from_bytes(body.len());
         Estimate { tokens: count.total().max(bytes), basis: count.basis().max(Basis::Bound), kind }
     }
 }
@@ -166,5 +210,7 @@ pub(super) const REFERENCE_TOKENS: Tokens = Tokens::new(4096);
 /// figure; recorded answers count about 1,500 for a short question.
 const PRO: Tokens = Tokens::new(2048);
 
+#[cfg(test)]
+mod bounded_tests;
 #[cfg(test)]
 mod tests;

@@ -78,7 +78,7 @@ async fn unfinished_bodies_have_a_bound_and_leave_room_for_others() {
 }
 
 /// What comes of several futures that run at the same time.
-async fn futures_of<T>(futures: &mut [Pin<Box<impl Future<Output = T>>>]) -> Vec<T> {
+pub(super) async fn futures_of<T>(futures: &mut [Pin<Box<impl Future<Output = T>>>]) -> Vec<T> {
     let mut outputs: Vec<Option<T>> = futures.iter().map(|_| None).collect();
     poll_fn(|cx| {
         let mut ready = true;

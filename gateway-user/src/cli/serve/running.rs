@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 
+use crate::compute::Threads;
 use crate::fleet::Fleet;
 use crate::gateway::Gateway;
 use crate::serve::{Draining, Server};
@@ -33,6 +34,8 @@ pub(super) struct Running {
 
 /// What keeps what was used, and has something to write when all calls have ended.
 pub(super) struct Keeper {
+    /// Counts prompts that are paid for, after the last call too.
+    pub(super) compute: Threads,
     pub(super) writer: Option<Writer>,
     pub(super) fleet: Option<(Arc<Fleet>, Task)>,
 }
@@ -120,10 +123,11 @@ async fn told_to_stop(
 
 /// Ends the workers, and writes what they used.
 async fn finish(gateway: &Gateway, draining: Draining, keeper: Keeper) {
-    let Keeper { writer, fleet } = keeper;
+    let Keeper { compute, writer, fleet } = keeper;
     // Threads are waited for, and the disk, while signals and probes are heard.
     let stopping = tokio::task::spawn_blocking(move || {
         draining.stop();
+        compute.stop();
         if let Some(writer) = writer {
             writer.stop();
         }
