@@ -4,6 +4,8 @@
 //! programs. Without them (not wanted, or impossible here) the same calls are refused, only later and at a higher price.
 
 mod config;
+mod connections;
+mod crowd;
 mod error;
 mod generations;
 mod ledger;
@@ -33,7 +35,10 @@ pub use self::status::{
     AttachedInterface, Attachment, LimitsInForce, SourceCounts, SourceStatus, Status, TOP_SOURCES,
 };
 
-use self::ledger::{CallLimits, Ledger, Peer};
+pub(crate) use self::connections::Seat;
+use self::crowd::Crowd;
+pub(crate) use self::crowd::{Guest, Idle};
+use self::ledger::{Ledger, Peer, SourceLimits};
 use self::linux::{Kernel, Reading};
 use crate::names::TenantName;
 
@@ -63,6 +68,7 @@ pub struct Shedder {
     config: ArcSwap<KernelConfig>,
     /// By source, so that workers seldom meet at one lock.
     ledgers: Box<[Mutex<Ledger>]>,
+    crowd: Mutex<Crowd>,
     hasher: RandomState,
     clock: Clock,
     kernel: Option<Kernel>,
@@ -110,12 +116,13 @@ impl Shedder {
         kernel: Option<Kernel>,
         absent_because: Option<String>,
     ) -> Result<Self, KernelError> {
-        let limits = CallLimits::new(config.calls_per_second, config.call_burst);
+        let limits = SourceLimits::of(&config);
         let capacity = PENALTY_ENTRIES as usize / SHARDS;
         let ledgers = (0..SHARDS).map(|_| Mutex::new(Ledger::new(limits, capacity))).collect();
         Ok(Self {
             config: ArcSwap::from_pointee(config),
             ledgers,
+            crowd: Mutex::default(),
             hasher: RandomState::new(),
             clock: Clock::new()?,
             kernel,
@@ -142,7 +149,7 @@ impl Shedder {
             attach: running.attach,
             ..config
         };
-        let limits = CallLimits::new(config.calls_per_second, config.call_burst);
+        let limits = SourceLimits::of(&config);
         let by_packets = config.by_packets();
         let kernel = self.kernel.as_ref().map_or(Ok(()), |kernel| kernel.reconfigure(&by_packets));
         for ledger in &self.ledgers {
@@ -177,13 +184,17 @@ impl Shedder {
         verdict
     }
 
-    /// Notes that a call, or what should have become one, was refused.
-    pub fn refused(&self, caller: Caller, refusal: &Refusal, now: Instant) {
-        if let Some(peer) = self.peer(caller) {
-            let now_ns = self.clock.nanos(now);
-            let penalty = self.ledger(peer).lock().refused(peer, refusal, now_ns);
-            self.enforce(peer, penalty, now_ns);
-        }
+    /// Notes that a call, or what should have become one, was refused. Says how long what answers it, or the next call of
+    /// its connection, is to wait, so that no source is refused faster than it may call.
+    pub fn refused(&self, caller: Caller, refusal: &Refusal, now: Instant) -> Duration {
+        let Some(peer) = self.peer(caller) else { return Duration::ZERO };
+        let now_ns = self.clock.nanos(now);
+        let (penalty, wait) = {
+            let mut ledger = self.ledger(peer).lock();
+            (ledger.refused(peer, refusal, now_ns), ledger.pace(peer, refusal, now_ns))
+        };
+        self.enforce(peer, penalty, now_ns);
+        wait
     }
 
     /// Notes that a tenant's call was admitted: others' refusals no longer count against its source.
@@ -259,7 +270,11 @@ impl Shedder {
             .filter(|(_, end_ns)| now_ns < *end_ns)
             .map(|(peer, end_ns)| (peer.source(), end_ns - now_ns))
             .collect();
-        status::describe(&config, now_ns, reading, &penalties, self.absent_because.clone())
+        // The kernel's own counts are those that its program goes by.
+        let connected = if reading.is_some() { Vec::new() } else { self.connected() };
+        let connected: Vec<_> =
+            connected.into_iter().map(|(peer, count)| (peer.source(), count as u64)).collect();
+        status::describe(&config, now_ns, reading, &penalties, &connected, self.absent_because.clone())
     }
 
     fn penalties(&self) -> Vec<(Peer, u64)> {

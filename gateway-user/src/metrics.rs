@@ -22,12 +22,12 @@ use crate::supervise::panics::Scope;
 use cost::CostMetrics;
 use family::TenantFamily;
 use labels::{
-    CostLabels, DeploymentLabels, HandshakeLabel, PanicLabel, RequestLabels, SettledLabels, TenantLabel,
-    TenantReason,
+    CostLabels, DeploymentLabels, HandshakeLabel, PanicLabel, RequestLabels, SettledLabels, ShedLabel,
+    TenantLabel, TenantReason,
 };
 
 pub use cost::CostSeries;
-pub use labels::{BackendLabel, HandshakeResult, ScopeLabel};
+pub use labels::{BackendLabel, HandshakeResult, ScopeLabel, ShedReason};
 
 /// Every metric that the data path counts on.
 #[derive(Debug)]
@@ -68,6 +68,7 @@ pub struct Metrics {
     /// Whether the files hold a configuration that was refused: 1 until another is put to use, else 0.
     pub config_refused: Gauge,
     handshakes: Family<HandshakeLabel, Counter>,
+    connections_shed: Family<ShedLabel, Counter>,
     panics: Family<PanicLabel, Counter>,
     /// Connections open now.
     pub connections: Gauge,
@@ -215,6 +216,11 @@ impl Metrics {
                 "Whether the files hold a configuration that was refused: 1 or 0",
             ),
             handshakes: registered(to, "gateway_tls_handshakes", "TLS handshakes by result"),
+            connections_shed: registered(
+                to,
+                "gateway_connections_shed",
+                "Connections that were not let in, or were closed, for their source's sake or for others'",
+            ),
             panics: started(to, "gateway_panics", "Panics by what they ended"),
             connections: registered(to, "gateway_connections", "Connections open now"),
             buffered_bytes: registered(
@@ -343,6 +349,11 @@ impl Metrics {
     /// Counts a TLS handshake.
     pub fn handshake(&self, result: HandshakeResult) {
         self.handshakes.get_or_create(&HandshakeLabel { result }).inc();
+    }
+
+    /// Counts a connection that was not let in, or was closed before its time.
+    pub fn connection_shed(&self, reason: ShedReason) {
+        self.connections_shed.get_or_create(&ShedLabel { reason }).inc();
     }
 }
 

@@ -86,8 +86,10 @@ pub(crate) async fn handle(
     let mut response = match visit.answer(parts, &mut incoming, &cors, &open).await {
         Ok(response) => response,
         Err(refusal) => {
+            let pause = visit.refused(&refusal, &open).await;
             let response = visit.refuse(&refusal, &open);
             unread.discard(&mut incoming, &refusal).await;
+            pause.begin(&session);
             response
         }
     };
@@ -172,6 +174,7 @@ impl Visit<'_> {
         match self.snapshot.access(&key) {
             Access::Granted(tenant, slot) => {
                 self.tenant = Some(tenant.name.clone());
+                self.session.activity.is_known();
                 Ok(Caller { tenant: Arc::clone(tenant), slot })
             }
             Access::Suspended(name) => {
@@ -213,7 +216,6 @@ impl Visit<'_> {
 
     /// Answers, counts and logs a request that came to no call.
     fn refuse(&self, refusal: &Refusal, open: &OpenCall) -> Response<ReplyBody> {
-        self.refused(refusal);
         if let Some(tenant) = &self.calling
             && refusal.counts_as_call()
         {

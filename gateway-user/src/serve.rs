@@ -3,8 +3,11 @@
 //! A call never leaves its worker: the connection to the caller, the one to the backend and the timers between them are
 //! all registered with that worker's reactor, so that nothing crosses threads while bytes flow.
 
+mod calm;
 mod connection;
 pub mod descriptors;
+mod door;
+pub mod frames;
 pub mod proxy_protocol;
 mod timed;
 mod worker;
@@ -22,6 +25,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::config::Listen;
 use crate::gateway::Gateway;
 use crate::supervise::Supervisor;
+use door::Door;
 use worker::Worker;
 
 /// How long to wait when the process has no file descriptor left to accept with.
@@ -60,11 +64,9 @@ pub struct Draining(Open);
 #[derive(Debug)]
 struct Open {
     workers: Vec<Worker>,
-    /// One permit a connection.
-    connections: Arc<Semaphore>,
+    door: Door,
     max_connections: usize,
     draining: watch::Sender<bool>,
-    gateway: Arc<Gateway>,
 }
 
 /// Why serving cannot start.
@@ -102,10 +104,12 @@ impl Server {
         let max_connections = listen.max_connections.get().min(Semaphore::MAX_PERMITS);
         let open = Open {
             workers,
-            connections: Arc::new(Semaphore::new(max_connections)),
+            door: Door {
+                gateway: Arc::clone(&shared.gateway),
+                connections: Arc::new(Semaphore::new(max_connections)),
+            },
             max_connections,
             draining,
-            gateway: Arc::clone(&shared.gateway),
         };
         Ok(Self { listener, open })
     }
@@ -120,15 +124,15 @@ impl Server {
 
     /// Accepts connections for ever.
     pub async fn accept(&self) {
-        let Open { workers, connections, .. } = &self.open;
+        let Open { workers, door, .. } = &self.open;
         loop {
-            // Beyond the most connections, further ones wait in the kernel's queue.
-            let Ok(permit) = Arc::clone(connections).acquire_owned().await else { return };
             match self.listener.accept().await {
                 Ok((stream, peer)) => {
+                    // While one waits for room, further ones wait in the kernel's queue.
+                    let Some(entered) = door.enter(peer).await else { continue };
                     // Where all have ended, the process is about to.
                     if let Some(worker) = Worker::least_busy(workers) {
-                        worker.take(stream, peer, permit).await;
+                        worker.take(stream, peer, entered).await;
                     }
                 }
                 Err(error) if is_of_the_peer(&error) => {}
@@ -153,7 +157,7 @@ impl Server {
 impl Draining {
     /// Waits until all connections have ended, for `listen.drain_timeout` and [`LAST_WORDS`] at most.
     pub async fn ended(&self) {
-        let Open { connections, max_connections, gateway, .. } = &self.0;
+        let Open { door: Door { gateway, connections }, max_connections, .. } = &self.0;
         let drain_timeout = gateway.snapshot().config.listen.drain_timeout;
         let open = || max_connections - connections.available_permits();
         tracing::info!(connections = open(), drain_timeout_seconds = drain_timeout.as_secs_f64(), "draining");

@@ -91,9 +91,31 @@ impl OpenCall {
         self.shared.stream.get_or_init(|| stream);
     }
 
+    /// Waits before an answer. Meanwhile its connection counts as idle: it may have to make room for others.
+    pub(crate) async fn wait(&self, time: Duration) {
+        let _waiting = Waiting::of(&self.shared.activity);
+        tokio::time::sleep(time).await;
+    }
+
     /// The task of its HTTP/2 stream: aborted, it resets the stream and gives back all that the stream holds.
     pub(crate) fn stream(&self) -> Option<AbortHandle> {
         self.shared.stream.get().cloned()
+    }
+}
+
+/// A call that waits, and does not count as one.
+struct Waiting<'a>(&'a Activity);
+
+impl<'a> Waiting<'a> {
+    fn of(activity: &'a Activity) -> Self {
+        activity.call_ended();
+        Self(activity)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.call_started();
     }
 }
 

@@ -27,7 +27,7 @@ pub use config::Config;
 pub use gateway::Gateway;
 pub use log::Log;
 pub use metrics::Metrics;
-pub use raw::RawConnection;
+pub use raw::{RawConnection, connect_from};
 pub use redis::{Delay, Redis};
 pub use request::{chat, post, user_says};
 pub use scene::Scene;

@@ -8,6 +8,8 @@ mod long;
 mod memory;
 #[path = "hostile/slow.rs"]
 mod slow;
+#[path = "hostile/sources.rs"]
+mod sources;
 
 use std::fmt::Write as _;
 use std::future::poll_fn;

@@ -5,6 +5,7 @@
 //! place.
 
 mod config;
+mod frames;
 mod packet;
 mod prompt;
 mod proxy_protocol;
@@ -24,8 +25,9 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     Target { name: "config", run: config::run },
+    Target { name: "frames", run: frames::run },
     Target { name: "packet", run: packet::run },
     Target { name: "prompt", run: prompt::run },
     Target { name: "proxy_protocol", run: proxy_protocol::run },

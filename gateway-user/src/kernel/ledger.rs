@@ -6,21 +6,25 @@
 //! tenant was served: behind one address (NAT) there may be many, and a neighbour's bad key is not one's own. Nor does the
 //! first: there, a call that was refused to another is no call.
 //!
+//! Whoever else was served there, a source is refused no faster than it may call: beyond that rate each answer waits for
+//! its turn. Those without a tenant's key wait for each other, and tenants for each other, so that a neighbour's guesses
+//! hold up nobody who has a key. Connections have a rate of their own, beyond which they wait, or are not let in.
+//!
 //! No clock and no IO: time is an argument, nanoseconds of one monotonic clock.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use gateway_ebpf::gcra::Rate;
 use gateway_ebpf::source::Source;
 
+use super::config::KernelConfig;
 use super::generations::Generations;
 use crate::names::TenantName;
 
 /// Who calls: what calls and refusals are charged to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Peer {
     /// The sender of the packets.
     Direct(Source),
@@ -38,6 +42,10 @@ pub enum Refusal {
     MalformedTls,
     /// Bytes that are not HTTP, or a request that breaks it.
     MalformedHttp,
+    /// HTTP/2 frames without end that are no calls.
+    Flood,
+    /// A call of a source under penalty.
+    TooFast,
     /// A tenant that has used up a limit of its own.
     Exhausted {
         /// Which.
@@ -59,17 +67,18 @@ pub enum SourceVerdict {
     },
 }
 
-/// How fast a source may call.
+/// How fast a source may call, and connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct CallLimits {
-    rate: Rate,
-    burst: u32,
+pub(super) struct SourceLimits {
+    calls: Rate,
+    call_burst: u32,
+    connections: Rate,
 }
 
 /// The sources' accounts.
 #[derive(Debug)]
 pub(super) struct Ledger {
-    limits: CallLimits,
+    limits: SourceLimits,
     /// Sources at which no tenant was served yet. Apart, so that a flood of them makes no one else forgotten.
     strangers: Generations<Peer, Account>,
     /// Sources at which a tenant was served.
@@ -82,6 +91,10 @@ pub(super) struct Ledger {
 struct Account {
     /// The call rate's word.
     calls: u64,
+    /// The connection rate's.
+    connections: u64,
+    /// The call rate's, for refusals: of who has no tenant's key, and of tenants.
+    refusals: [u64; 2],
     /// When the source was last told to come back.
     told_ns: u64,
     /// How many refusals in a row came before that.
@@ -98,10 +111,21 @@ const SHORTEST_PENALTY: Duration = Duration::from_secs(1);
 const LONGEST_PENALTY: Duration = Duration::from_mins(5);
 /// The penalty where the source was told nothing.
 const UNTOLD_PENALTY: Duration = Duration::from_secs(10);
+/// The longest that a connection waits to be let in: about as long as a system takes to try again where the kernel has
+/// dropped its first packet (RFC 6298, 2.1).
+const LONGEST_QUEUE: Duration = Duration::from_secs(1);
+/// What a flood of frames takes of its source's connections.
+const FLOOD: Duration = Duration::from_secs(1);
+/// The longest that a refusal waits; shorter than callers wait for an answer.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-impl CallLimits {
-    pub(super) const fn new(per_second: NonZeroU32, burst: NonZeroU32) -> Self {
-        Self { rate: Rate::new(per_second, burst), burst: burst.get() }
+impl SourceLimits {
+    pub(super) const fn of(config: &KernelConfig) -> Self {
+        Self {
+            calls: Rate::new(config.calls_per_second, config.call_burst),
+            call_burst: config.call_burst.get(),
+            connections: Rate::new(config.connections_per_second, config.connection_burst),
+        }
     }
 }
 
@@ -123,7 +147,7 @@ impl Refusal {
     const fn tenant(&self) -> Option<&TenantName> {
         match self {
             Self::Exhausted { tenant, .. } => Some(tenant),
-            Self::UnknownKey | Self::MalformedTls | Self::MalformedHttp => None,
+            Self::UnknownKey | Self::MalformedTls | Self::MalformedHttp | Self::Flood | Self::TooFast => None,
         }
     }
 
@@ -137,21 +161,21 @@ impl Refusal {
     const fn is_of_a_call(&self) -> bool {
         match self {
             Self::UnknownKey | Self::Exhausted { .. } => true,
-            Self::MalformedTls | Self::MalformedHttp => false,
+            Self::MalformedTls | Self::MalformedHttp | Self::Flood | Self::TooFast => false,
         }
     }
 
     const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Exhausted { retry_after, .. } => *retry_after,
-            Self::UnknownKey | Self::MalformedTls | Self::MalformedHttp => None,
+            Self::UnknownKey | Self::MalformedTls | Self::MalformedHttp | Self::Flood | Self::TooFast => None,
         }
     }
 }
 
 impl Ledger {
     /// Remembers at most `capacity` sources of each kind, and at most `capacity` penalties.
-    pub(super) fn new(limits: CallLimits, capacity: usize) -> Self {
+    pub(super) fn new(limits: SourceLimits, capacity: usize) -> Self {
         Self {
             limits,
             strangers: Generations::new(capacity),
@@ -162,7 +186,7 @@ impl Ledger {
     }
 
     /// New limits, from the next call on.
-    pub(super) const fn set_limits(&mut self, limits: CallLimits) {
+    pub(super) const fn set_limits(&mut self, limits: SourceLimits) {
         self.limits = limits;
     }
 
@@ -171,7 +195,7 @@ impl Ledger {
         if let Some(end_ns) = self.penalty_end(peer, now_ns) {
             return (refuse(end_ns, now_ns), None);
         }
-        let rate = self.limits.rate;
+        let rate = self.limits.calls;
         let word = self.with_account(peer, |account| {
             let admitted = rate.admit(account.calls, now_ns);
             account.calls = admitted.unwrap_or(account.calls);
@@ -188,19 +212,27 @@ impl Ledger {
 
     /// Notes a refusal; the end of a new penalty, when it earned one.
     pub(super) fn refused(&mut self, peer: Peer, refusal: &Refusal, now_ns: u64) -> Option<u64> {
-        let CallLimits { rate, burst: allowed } = self.limits;
+        let SourceLimits { calls: rate, call_burst: allowed, connections } = self.limits;
+        if *refusal == Refusal::TooFast {
+            return None;
+        }
         let told = refusal.retry_after();
         let pace_ns = nanos(told.unwrap_or(UNTOLD_PACE));
+        let is_flood = *refusal == Refusal::Flood;
         let earned = self.with_account(peer, |account| {
             account.strikes = if now_ns < account.told_ns { account.strikes.saturating_add(1) } else { 0 };
             account.told_ns = now_ns.saturating_add(pace_ns);
+            if is_flood {
+                let full = now_ns + connections.tolerance_ns + nanos(LONGEST_QUEUE) + connections.interval_ns;
+                account.connections = (account.connections.max(now_ns) + nanos(FLOOD)).min(full);
+            }
             if account.serves_another_than(refusal.tenant()) {
                 if refusal.is_of_a_call() {
                     account.calls = account.calls.saturating_sub(rate.interval_ns);
                 }
                 return false;
             }
-            if account.strikes <= allowed {
+            if account.strikes <= allowed && !is_flood {
                 return false;
             }
             account.strikes = 0;
@@ -211,6 +243,22 @@ impl Ledger {
         }
         let end_ns = now_ns + refusal.penalty_ns();
         self.penalise(peer, end_ns, now_ns).then_some(end_ns)
+    }
+
+    /// How long what is refused waits, so that refusals come no faster than calls may.
+    pub(super) fn pace(&mut self, peer: Peer, refusal: &Refusal, now_ns: u64) -> Duration {
+        let rate = self.limits.calls;
+        self.with_account(peer, |account| {
+            let [of_nobody, of_tenants] = &mut account.refusals;
+            let word = if refusal.tenant().is_some() { of_tenants } else { of_nobody };
+            turn(word, rate, LONGEST_WAIT, now_ns).unwrap_or(LONGEST_WAIT)
+        })
+    }
+
+    /// Charges a connection: how long it waits to be let in, or nothing where that is too long.
+    pub(super) fn connect(&mut self, peer: Peer, now_ns: u64) -> Option<Duration> {
+        let rate = self.limits.connections;
+        self.with_account(peer, |account| turn(&mut account.connections, rate, LONGEST_QUEUE, now_ns))
     }
 
     /// Notes a call that a tenant was served.
@@ -288,9 +336,25 @@ impl Account {
 
     const fn forgive(&mut self) {
         self.calls = 0;
+        self.connections = 0;
+        self.refusals = [0; 2];
         self.strikes = 0;
         self.told_ns = 0;
     }
+}
+
+/// The next turn at a rate: how long until then, or nothing where that is longer than `most`, and no turn is taken.
+///
+/// A word further ahead than that was left by a slower rate, before the limits were changed, and is read as
+/// [`Rate::admit`] reads one.
+fn turn(word: &mut u64, rate: Rate, most: Duration, now_ns: u64) -> Option<Duration> {
+    let earliest = now_ns + rate.tolerance_ns;
+    let latest = earliest + nanos(most);
+    let start = if *word > latest + 2 * rate.interval_ns { earliest } else { (*word).max(now_ns) };
+    (start <= latest).then(|| {
+        *word = start + rate.interval_ns;
+        Duration::from_nanos(start.saturating_sub(earliest))
+    })
 }
 
 const fn refuse(end_ns: u64, now_ns: u64) -> SourceVerdict {

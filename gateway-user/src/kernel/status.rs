@@ -108,12 +108,14 @@ impl From<&KernelConfig> for LimitsInForce {
     }
 }
 
-/// Puts together what was read: `penalties` with the nanoseconds that they still last.
+/// Puts together what was read: `penalties` with the nanoseconds that they still last, and the connections that user space
+/// has counted where the kernel has not.
 pub(super) fn describe(
     config: &KernelConfig,
     now_ns: u64,
     reading: Option<Reading>,
     penalties: &[(Source, u64)],
+    connected: &[(Source, u64)],
     absent_because: Option<String>,
 ) -> Status {
     let rate = Rate::new(config.connections_per_second, config.connection_burst);
@@ -121,6 +123,9 @@ pub(super) fn describe(
     for (source, left_ns) in penalties {
         let left = &mut sources.entry(*source).or_default().penalty_ns;
         *left = (*left).max(*left_ns);
+    }
+    for (source, count) in connected {
+        sources.entry(*source).or_default().connections += count;
     }
     let (packets, attached) = match reading {
         None => (Verdict::ALL.into_iter().map(|verdict| (verdict.label(), 0)).collect(), None),

@@ -43,6 +43,31 @@ impl EncodeLabelValue for HandshakeResult {
     }
 }
 
+/// Why a connection was not let in, or was closed, for its source's or for others' sake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ShedReason {
+    /// Its source connects faster than it may.
+    Rate,
+    /// Its source has as many connections as it may.
+    Concurrent,
+    /// The process has.
+    Full,
+    /// It sent HTTP/2 frames without end that were no calls.
+    Frames,
+}
+
+impl EncodeLabelValue for ShedReason {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        let name = match self {
+            Self::Rate => "rate",
+            Self::Concurrent => "concurrent",
+            Self::Full => "full",
+            Self::Frames => "frames",
+        };
+        EncodeLabelValue::encode(&name, encoder)
+    }
+}
+
 macro_rules! label_values {
     ($($name:ty),+) => {$(
         impl EncodeLabelValue for $name {
@@ -117,6 +142,11 @@ pub struct ScopeLabel {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct HandshakeLabel {
     pub(super) result: HandshakeResult,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ShedLabel {
+    pub(super) reason: ShedReason,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

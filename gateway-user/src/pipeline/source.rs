@@ -1,12 +1,27 @@
 //! What a call's source is charged with: the call itself before anything else, and then what became of it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use http::Version;
 
 use super::Visit;
 use crate::kernel::{self, SourceVerdict};
 use crate::limits::Refused;
 use crate::names::TenantName;
 use crate::reply::Refusal;
+use crate::session::{OpenCall, Session};
+
+/// For how long a connection reads nothing after a refusal.
+#[must_use]
+pub(super) struct Pause(Duration);
+
+impl Pause {
+    pub(super) fn begin(self, session: &Session) {
+        if !self.0.is_zero() {
+            session.activity.rest(self.0);
+        }
+    }
+}
 
 impl Visit<'_> {
     /// Charges the call, before anything is spent on it.
@@ -22,11 +37,19 @@ impl Visit<'_> {
         self.session.gateway.shedder.accepted(self.session.caller, tenant);
     }
 
-    /// Notes a refusal, where it is one that a source is answerable for.
-    pub(super) fn refused(&self, refusal: &Refusal) {
-        if let Some(offence) = self.offence(refusal) {
-            self.session.gateway.shedder.refused(self.session.caller, &offence, Instant::now());
+    /// Notes a refusal, where it is one that a source is answerable for. Where the source is refused faster than it may call,
+    /// the answer waits. On HTTP/2 it does not: there the connection reads nothing for so long once it has gone, for whatever
+    /// waits for an answer takes memory.
+    pub(super) async fn refused(&self, refusal: &Refusal, open: &OpenCall) -> Pause {
+        let Some(offence) = self.offence(refusal) else { return Pause(Duration::ZERO) };
+        let wait = self.session.gateway.shedder.refused(self.session.caller, &offence, Instant::now());
+        if self.version == Version::HTTP_2 {
+            return Pause(wait);
         }
+        if !wait.is_zero() {
+            open.wait(wait).await;
+        }
+        Pause(Duration::ZERO)
     }
 
     /// A known tenant's mistakes are its own affair, and failures behind the gateway are no caller's.
@@ -40,8 +63,7 @@ impl Visit<'_> {
                 tenant: self.tenant.clone()?,
                 retry_after: refusal.wait(self.session.gateway.clock.now()),
             }),
-            // Charged already.
-            Refusal::SourceLimit { .. } => None,
+            Refusal::SourceLimit { .. } => Some(kernel::Refusal::TooFast),
             Refusal::InvalidRequest(_)
             | Refusal::BodyTooLarge(_)
             | Refusal::Overloaded

@@ -20,12 +20,15 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::calm::{self, Calm};
+use super::door::{self, Entered, Shed};
 use super::proxy_protocol;
 use super::timed::Timed;
 use super::worker::OpenConnection;
+use crate::config::Listen;
 use crate::gateway::Gateway;
-use crate::kernel::{Caller, Refusal};
-use crate::metrics::HandshakeResult;
+use crate::kernel::{Caller, Refusal, Seat};
+use crate::metrics::{HandshakeResult, ShedReason};
 use crate::pipeline::{self, ReplyBody};
 use crate::session::{Activity, OpenCall, Session, WorkerState};
 use crate::supervise::fault;
@@ -51,11 +54,34 @@ pub(super) struct Accepted {
     pub(super) open: OpenConnection,
 }
 
-/// Serves a connection to its end.
+/// Serves a connection to its end, or until it has to make room for another.
 pub(super) async fn serve(accepted: Accepted) {
-    let Accepted { mut stream, peer, gateway, worker, tls, draining, open } = accepted;
+    let activity = Arc::clone(&accepted.open.entered.activity);
+    let metrics = Arc::clone(&accepted.gateway.metrics);
+    let mut serving = pin!(serve_to_its_end(accepted));
+    tokio::select! {
+        biased;
+        () = serving.as_mut() => {}
+        reason = activity.gives_way() => metrics.connection_shed(reason),
+    }
+}
+
+async fn serve_to_its_end(accepted: Accepted) {
+    let Accepted { mut stream, peer, gateway, worker, tls, draining, mut open } = accepted;
     let snapshot = gateway.snapshot();
     let listen = &snapshot.config.listen;
+    let Entered { activity, seat, .. } = &mut open.entered;
+    let seat = match seat {
+        Some(seat) => seat,
+        None => match Box::pin(announced(&mut stream, peer, &gateway, activity, listen)).await {
+            Ok(announced) => seat.insert(announced),
+            Err(Shed) => return,
+        },
+    };
+    let caller = seat.caller;
+    if !seat.wait.is_zero() {
+        tokio::time::sleep(seat.wait).await;
+    }
     let handshake = Box::pin(async {
         stream.set_nodelay(true)?;
         // A caller that takes nothing for so long is gone, whether or not its system still answers (tcp(7)).
@@ -64,41 +90,21 @@ pub(super) async fn serve(accepted: Accepted) {
         // Else the kernel takes megabytes at once and then nothing until a third of them has left: a slow reader would look
         // like one that does not read.
         socket.set_tcp_notsent_lowat(MOST_UNSENT)?;
-        let caller = if proxy_protocol::is_trusted(peer, &listen.proxy_protocol_from) {
-            // A balancer that speaks for itself is no more to be cut off than one that speaks for others.
-            Caller::Proxied(proxy_protocol::source(&mut stream).await?.unwrap_or_else(|| peer.ip()))
-        } else {
-            Caller::Direct(peer.ip())
-        };
         let shaken = TlsAcceptor::from(tls).accept(stream).await;
         if let Err(error) = &shaken
             && is_malformed_tls(error)
         {
             gateway.shedder.refused(caller, &Refusal::MalformedTls, Instant::now());
         }
-        Ok::<_, io::Error>((shaken?, caller))
+        shaken
     });
-    let (stream, caller) = match tokio::time::timeout(listen.handshake_timeout, handshake).await {
-        Ok(Ok(shaken)) => {
-            gateway.metrics.handshake(HandshakeResult::Ok);
-            shaken
-        }
-        Ok(Err(error)) => {
-            gateway.metrics.handshake(HandshakeResult::Failed);
-            tracing::debug!(peer = %peer, error = %error, "no TLS handshake");
-            return;
-        }
-        Err(_elapsed) => {
-            gateway.metrics.handshake(HandshakeResult::Timeout);
-            tracing::debug!(peer = %peer, "no TLS handshake in time");
-            return;
-        }
-    };
+    let Some(stream) = in_time(listen.handshake_timeout, handshake, &gateway, peer).await else { return };
+    gateway.metrics.handshake(HandshakeResult::Ok);
     let session = Arc::new(Session {
         gateway: Arc::clone(&gateway),
         worker,
         caller,
-        activity: Arc::new(Activity::new()),
+        activity: Arc::clone(activity),
         idle_timeout: listen.idle_timeout,
     });
     // Boxed, so that a connection holds the state of its own protocol and not the larger of both, nor of the handshake.
@@ -108,12 +114,51 @@ pub(super) async fn serve(accepted: Accepted) {
         Box::pin(serve_http1(stream, session, listen.idle_timeout, listen.header_timeout, draining)).await
     };
     if let Err(error) = ended {
-        if is_malformed_http(&error) {
+        if calm::is_flood(&error) {
+            gateway.metrics.connection_shed(ShedReason::Frames);
+            gateway.shedder.refused(caller, &Refusal::Flood, Instant::now());
+        } else if is_malformed_http(&error) {
             gateway.shedder.refused(caller, &Refusal::MalformedHttp, Instant::now());
         }
         tracing::debug!(peer = %peer, error = %error, "connection ended");
     }
     drop(open);
+}
+
+/// Learns from a balancer for whom it speaks, and gives that one a seat.
+async fn announced(
+    stream: &mut TcpStream,
+    peer: SocketAddr,
+    gateway: &Gateway,
+    activity: &Arc<Activity>,
+    listen: &Listen,
+) -> Result<Seat, Shed> {
+    let header = proxy_protocol::source(stream);
+    let source = in_time(listen.handshake_timeout, header, gateway, peer).await.ok_or(Shed)?;
+    // A balancer that speaks for itself is no more to be cut off than one that speaks for others.
+    door::seat(gateway, Caller::Proxied(source.unwrap_or_else(|| peer.ip())), activity)
+}
+
+/// A part of the handshake, within the time for it.
+async fn in_time<T>(
+    patience: Duration,
+    part: impl Future<Output = io::Result<T>>,
+    gateway: &Gateway,
+    peer: SocketAddr,
+) -> Option<T> {
+    match tokio::time::timeout(patience, part).await {
+        Ok(Ok(done)) => Some(done),
+        Ok(Err(error)) => {
+            gateway.metrics.handshake(HandshakeResult::Failed);
+            tracing::debug!(peer = %peer, error = %error, "no TLS handshake");
+            None
+        }
+        Err(_elapsed) => {
+            gateway.metrics.handshake(HandshakeResult::Timeout);
+            tracing::debug!(peer = %peer, "no TLS handshake in time");
+            None
+        }
+    }
 }
 
 /// Whether a handshake broke off over what the peer sent, rather than because the peer was gone: rustls' own errors come
@@ -162,7 +207,7 @@ async fn serve_http2(
     idle_timeout: Duration,
     mut draining: watch::Receiver<bool>,
 ) -> Result<(), hyper::Error> {
-    let io = Timed::new(stream, Arc::clone(&session.activity), idle_timeout, None);
+    let io = Timed::new(Calm::new(stream), Arc::clone(&session.activity), idle_timeout, None);
     let streams = Streams::default();
     let service = service_fn(|request| {
         let open = session.open_call();

@@ -1,4 +1,5 @@
-//! Deadlines of a connection without a call: how long it may be idle, and how long headers may take.
+//! Deadlines of a connection without a call: how long it may be idle, and how long headers may take. And pauses, in which
+//! nothing is read from a caller that is refused too often.
 //!
 //! hyper can time a request's headers with a timer a request. Here one timer serves a connection's whole life: it is
 //! only looked at while no call is open, and moved only when it fires early.
@@ -27,6 +28,8 @@ pub(super) struct Timed<S> {
     /// Headers that are not complete, unless a call has ended since they began.
     headers: Option<Headers>,
     timer: Option<Pin<Box<Sleep>>>,
+    /// The end of a pause.
+    pause: Option<Pin<Box<Sleep>>>,
 }
 
 /// Headers on their way.
@@ -45,13 +48,28 @@ impl<S> Timed<S> {
         idle_timeout: Duration,
         header_timeout: Option<Duration>,
     ) -> Self {
-        Self { io: TokioIo::new(io), activity, idle_timeout, header_timeout, headers: None, timer: None }
+        let io = TokioIo::new(io);
+        Self { io, activity, idle_timeout, header_timeout, headers: None, timer: None, pause: None }
     }
 
     /// When the first byte came of headers that are not complete. What a call made of them may have ended already:
     /// a refusal waits for nothing, so that nothing is read while it is open.
     fn headers_since(&self) -> Option<Instant> {
         self.headers.filter(|headers| headers.ended == self.activity.ended()).map(|headers| headers.since)
+    }
+
+    /// Ready while there is no pause.
+    fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while let Some(until) = self.activity.rests_until() {
+            let until = tokio::time::Instant::from_std(until);
+            let timer = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+            if timer.deadline() != until {
+                timer.as_mut().reset(until);
+            }
+            ready!(timer.as_mut().poll(cx));
+        }
+        self.pause = None;
+        Poll::Ready(())
     }
 
     /// Ready once the connection has waited for too long for a call.
@@ -82,6 +100,7 @@ impl<S: AsyncRead + Unpin> Read for Timed<S> {
         cx: &mut Context<'_>,
         buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
+        ready!(self.poll_pause(cx));
         let read = Pin::new(&mut self.io).poll_read(cx, buf);
         if self.activity.is_busy() {
             self.headers = None;
@@ -166,6 +185,18 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(40)).await;
         let error = read(&mut connection).await.unwrap().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_read_in_a_pause() {
+        let (mut connection, mut far) = headers_begin().await;
+        far.write_all(b"more").await.unwrap();
+        connection.activity.rest(Duration::from_millis(50));
+        assert!(read(&mut connection).await.is_none());
+        while read(&mut connection).await.is_none() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(connection.activity.rests_until(), None);
     }
 
     /// A refusal is made without waiting for anything, so that nothing is read while its call is open.

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use super::connection::{self, Accepted};
+use super::door::Entered;
 use super::{ServeError, Shared};
 use crate::call::{Reporter, Reports};
 use crate::session::WorkerState;
@@ -44,7 +45,8 @@ pub(super) struct OpenConnection {
     among: Arc<AtomicUsize>,
     /// `gateway_connections`.
     connections: Gauge,
-    _permit: OwnedSemaphorePermit,
+    /// Its places among all, and among its source's.
+    pub(super) entered: Entered,
 }
 
 impl Drop for OpenConnection {
@@ -92,8 +94,8 @@ impl Worker {
     }
 
     /// Hands a connection over. Waits while the worker's queue is full; one that has ended closes it.
-    pub(super) async fn take(&self, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
-        let open = self.opened(permit);
+    pub(super) async fn take(&self, stream: TcpStream, peer: SocketAddr, entered: Entered) {
+        let open = self.opened(entered);
         let stream = match stream.into_std() {
             Ok(stream) => stream,
             Err(error) => {
@@ -106,14 +108,10 @@ impl Worker {
         }
     }
 
-    fn opened(&self, permit: OwnedSemaphorePermit) -> OpenConnection {
+    fn opened(&self, entered: Entered) -> OpenConnection {
         self.open.fetch_add(1, Ordering::Relaxed);
         self.connections.inc();
-        OpenConnection {
-            among: Arc::clone(&self.open),
-            connections: self.connections.clone(),
-            _permit: permit,
-        }
+        OpenConnection { among: Arc::clone(&self.open), connections: self.connections.clone(), entered }
     }
 
     /// Ends the worker with all that it still has open.
@@ -178,6 +176,7 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
+    use crate::session::Activity;
 
     #[expect(clippy::disallowed_methods, reason = "a thread to have the handle of")]
     fn worker(queue: mpsc::Sender<Handover>, open: usize) -> Worker {
@@ -205,7 +204,8 @@ mod tests {
         let permits = Arc::new(Semaphore::new(1));
         let permit = Arc::clone(&permits).acquire_owned().await.unwrap();
         let worker = worker(mpsc::channel(1).0, 0);
-        worker.take(stream, peer, permit).await;
+        let entered = Entered { activity: Arc::new(Activity::new()), seat: None, _permit: permit };
+        worker.take(stream, peer, entered).await;
         assert_eq!(worker.open.load(Ordering::Relaxed), 0);
         assert_eq!(worker.connections.get(), 0);
         assert_eq!(permits.available_permits(), 1);

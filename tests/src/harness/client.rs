@@ -1,6 +1,6 @@
 //! One HTTP connection, over TLS or plain, that gives answers whole or chunk by chunk with the time each came.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use anyhow::Context as _;
@@ -26,6 +26,16 @@ pub enum Protocol {
     Http1,
     /// HTTP/2
     Http2,
+}
+
+impl Protocol {
+    /// What ALPN calls it.
+    const fn name(self) -> &'static [u8] {
+        match self {
+            Self::Http1 => b"http/1.1",
+            Self::Http2 => b"h2",
+        }
+    }
 }
 
 /// One connection; dropping it closes it.
@@ -85,13 +95,28 @@ impl Client {
         authority: &Authority,
         protocol: Protocol,
     ) -> anyhow::Result<Self> {
-        let name: &[u8] = match protocol {
-            Protocol::Http1 => b"http/1.1",
-            Protocol::Http2 => b"h2",
-        };
-        let stream = RawConnection::connect(address, authority, &[name]).await?.into_inner();
+        let raw = RawConnection::connect(address, authority, &[protocol.name()]).await?;
+        Self::over_tls(raw, address, protocol).await
+    }
+
+    /// The same from one of this host's addresses, such as 127.0.0.2.
+    ///
+    /// # Errors
+    /// When that fails, or the server does not speak the protocol.
+    pub async fn connect_from(
+        source: IpAddr,
+        address: SocketAddr,
+        authority: &Authority,
+        protocol: Protocol,
+    ) -> anyhow::Result<Self> {
+        let raw = RawConnection::connect_from(source, address, authority, &[protocol.name()]).await?;
+        Self::over_tls(raw, address, protocol).await
+    }
+
+    async fn over_tls(raw: RawConnection, address: SocketAddr, protocol: Protocol) -> anyhow::Result<Self> {
+        let stream = raw.into_inner();
         let chosen = stream.get_ref().1.alpn_protocol();
-        anyhow::ensure!(chosen == Some(name), "ALPN chose {chosen:?}");
+        anyhow::ensure!(chosen == Some(protocol.name()), "ALPN chose {chosen:?}");
         Self::over(stream, address, protocol).await
     }
 

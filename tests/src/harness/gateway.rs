@@ -1,7 +1,7 @@
 //! A running gateway.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use anyhow::Context as _;
@@ -86,6 +86,26 @@ impl Gateway {
     pub async fn connect(&self, protocol: Protocol) -> anyhow::Result<Client> {
         // Boxed, because tests make many of these large futures part of their own.
         Box::pin(Client::connect(self.address, self.site.authority(), protocol)).await
+    }
+
+    /// A new connection from one of this host's addresses, such as 127.0.0.2.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn connect_from(&self, source: IpAddr, protocol: Protocol) -> anyhow::Result<Client> {
+        Box::pin(Client::connect_from(source, self.address, self.site.authority(), protocol)).await
+    }
+
+    /// A TLS connection from one of this host's addresses, for bytes that no HTTP library would send.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn connect_raw_from(
+        &self,
+        source: IpAddr,
+        protocols: &[&[u8]],
+    ) -> anyhow::Result<RawConnection> {
+        Box::pin(RawConnection::connect_from(source, self.address, self.site.authority(), protocols)).await
     }
 
     /// A TLS connection for bytes that no HTTP library would send; offers `protocols` by ALPN.

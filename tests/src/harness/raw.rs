@@ -1,11 +1,11 @@
 //! A TLS connection for bytes that no HTTP library would send.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -30,6 +30,20 @@ impl RawConnection {
     ) -> anyhow::Result<Self> {
         let tcp = in_time("connecting", TcpStream::connect(address)).await??;
         tcp.set_nodelay(true)?;
+        Self::over(tcp, authority, protocols).await
+    }
+
+    /// The same from one of this host's addresses, such as 127.0.0.2: another source, as the gateway sees it.
+    ///
+    /// # Errors
+    /// When either fails.
+    pub async fn connect_from(
+        source: IpAddr,
+        address: SocketAddr,
+        authority: &Authority,
+        protocols: &[&[u8]],
+    ) -> anyhow::Result<Self> {
+        let tcp = connect_from(source, address).await?;
         Self::over(tcp, authority, protocols).await
     }
 
@@ -95,4 +109,16 @@ impl RawConnection {
     pub fn into_inner(self) -> TlsStream<TcpStream> {
         self.stream
     }
+}
+
+/// A TCP connection from one of this host's addresses.
+///
+/// # Errors
+/// When there is none in time.
+pub async fn connect_from(source: IpAddr, to: SocketAddr) -> anyhow::Result<TcpStream> {
+    let socket = if source.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.bind(SocketAddr::new(source, 0))?;
+    let tcp = in_time("connecting", socket.connect(to)).await??;
+    tcp.set_nodelay(true)?;
+    Ok(tcp)
 }

@@ -154,7 +154,8 @@ pub(crate) fn an_exhausted_tenant_that_hammers_is_shed_until_it_may_come_back() 
 }
 
 pub(crate) fn behind_one_address_the_honest_are_served_whatever_the_others_do() -> Result<()> {
-    let stage = Stage::new("calls_per_second = 5\ncall_burst = 20\n")?;
+    // Refusals come no faster than calls may, and a few calls are served beside them.
+    let stage = Stage::new("calls_per_second = 50\ncall_burst = 20\n")?;
     let [abusive, honest] = stage.net.behind_one_address()?;
     stage.beside(&honest, || {
         for key in [WRONG_KEY, &stage.spent.primary] {

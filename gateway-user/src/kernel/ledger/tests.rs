@@ -1,3 +1,5 @@
+use std::num::NonZeroU32;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -6,7 +8,15 @@ const SECOND: u64 = 1_000_000_000;
 const START: u64 = 1_000 * SECOND;
 
 fn ledger(per_second: u32, burst: u32) -> Ledger {
-    Ledger::new(CallLimits::new(NonZeroU32::new(per_second).unwrap(), NonZeroU32::new(burst).unwrap()), 1024)
+    let [per_second, burst] = [per_second, burst].map(|number| NonZeroU32::new(number).unwrap());
+    let config = KernelConfig {
+        calls_per_second: per_second,
+        call_burst: burst,
+        connections_per_second: per_second,
+        connection_burst: burst,
+        ..KernelConfig::default()
+    };
+    Ledger::new(SourceLimits::of(&config), 1024)
 }
 
 fn peer(last: u8) -> Peer {
@@ -92,6 +102,62 @@ fn a_neighbours_refused_calls_do_not_use_up_the_addresss_rate() {
     }
     let admitted = (0..100).filter(|_| ledger.charge(peer(1), START).0 == SourceVerdict::Admit).count();
     assert_eq!(admitted, 5, "what was no call gives none back");
+}
+
+#[test]
+fn refusals_beyond_the_rate_wait_whoever_was_served() {
+    let mut ledger = ledger(10, 5);
+    ledger.accepted(peer(1), &tenant("honest"));
+    for _ in 0..5 {
+        assert_eq!(ledger.pace(peer(1), &Refusal::UnknownKey, START), Duration::ZERO);
+    }
+    for turn in 1..=100 {
+        let wait = ledger.pace(peer(1), &Refusal::UnknownKey, START);
+        assert_eq!(wait, Duration::from_millis(100 * turn));
+    }
+    for _ in 0..1000 {
+        assert_eq!(ledger.pace(peer(1), &Refusal::TooFast, START), LONGEST_WAIT, "and no longer");
+    }
+    assert_eq!(ledger.pace(peer(1), &exhausted("spent", 5), START), Duration::ZERO, "who has a key");
+    assert_eq!(ledger.pace(peer(2), &Refusal::UnknownKey, START), Duration::ZERO, "another source");
+    let later = START + 11 * SECOND;
+    assert_eq!(ledger.pace(peer(1), &Refusal::UnknownKey, later), Duration::ZERO);
+}
+
+#[test]
+fn connections_wait_for_their_turn_and_not_for_long() {
+    let mut ledger = ledger(10, 5);
+    let waits: Vec<_> = (0..100).filter_map(|_| ledger.connect(peer(1), START)).collect();
+    let expected: Vec<_> =
+        (0..15_u64).map(|number| Duration::from_millis(100 * number.saturating_sub(4))).collect();
+    assert_eq!(waits, expected);
+    assert_eq!(ledger.connect(peer(2), START), Some(Duration::ZERO));
+    assert_eq!(ledger.connect(peer(1), START + 2 * SECOND), Some(Duration::ZERO));
+}
+
+#[test]
+fn faster_limits_hold_for_the_next_connection() {
+    let mut ledger = ledger(1, 100);
+    while ledger.connect(peer(1), START).is_some() {}
+    let fast = NonZeroU32::new(100).unwrap();
+    let config =
+        KernelConfig { connections_per_second: fast, connection_burst: fast, ..KernelConfig::default() };
+    ledger.set_limits(SourceLimits::of(&config));
+    assert_eq!(ledger.connect(peer(1), START), Some(Duration::ZERO));
+    let waiting = (0..1000).filter(|_| ledger.connect(peer(1), START).is_some()).count();
+    assert_eq!(waiting, 100);
+}
+
+#[test]
+fn a_flood_of_frames_is_a_penalty_at_once_but_for_who_shares_the_address() {
+    let mut ledger = ledger(50, 100);
+    assert_eq!(ledger.refused(peer(1), &Refusal::Flood, START), Some(START + 10 * SECOND));
+    ledger.accepted(peer(2), &tenant("honest"));
+    for _ in 0..3 {
+        assert_eq!(ledger.refused(peer(2), &Refusal::Flood, START), None);
+    }
+    assert_eq!(ledger.connect(peer(2), START), None, "each took a second of its connections");
+    assert_eq!(ledger.connect(peer(2), START + SECOND), Some(Duration::from_millis(20)));
 }
 
 #[test]
