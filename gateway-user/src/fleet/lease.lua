@@ -34,7 +34,7 @@ local REMEMBER_NODES = 128
 local KEEP_SECONDS = 400 * 86400
 -- For so long after a state was lost nothing is leased anew: the other nodes have to report first what they used.
 local SETTLE_MS = 2000
--- A call needs more than there is: for so long nobody gets a share of what is left. All nodes with shares ask meanwhile.
+-- A call was refused for what was not leased: for so long nobody gets a share of what is left. All nodes with shares ask meanwhile.
 local SHORT_MS = 8000
 -- The part of a limit that the nodes may hold unused, and the part of what is left of it that is for outages: a quarter of a
 -- minute's or of the slots, a hundredth of a period's.
@@ -224,7 +224,7 @@ local reply = { state.generation, nodes }
 local settling = now_ms < state.settled
 local leased, shares = {}, {}
 for resource = 1, RESOURCES do
-  local limit, had, held, need, want, share_had = unpack(ask.slices[resource])
+  local limit, had, held, need, want, share_had, refused = unpack(ask.slices[resource])
   local kept, grant, share, available, target, wait = 0, 0, 0, 0, 0, 0
   leased[resource], shares[resource] = 0, 0
   if limit >= 0 then
@@ -239,15 +239,15 @@ for resource = 1, RESOURCES do
     -- Less the nearer the limit is, so that no node sits on what another could use.
     target = math.floor(math.min(math.max(limit / (part * nodes), want), (available + free) / (2 * nodes)))
     local missing = need - free - available
-    if missing > 0 then
-      wait = wait_ms(state.windows[resource], missing)
-      if not settling then state.short[tostring(resource)] = now_ms + SHORT_MS end
-    end
-    if need > free and settling then wait = math.max(wait, state.settled - now_ms) end
-    if not ask.idle and not settling then grant = math.min(available, math.max(0, math.max(need, target) - free)) end
+    if missing > 0 then wait = wait_ms(state.windows[resource], missing) end
+    if refused then state.short[tostring(resource)] = now_ms + SHORT_MS end
+    -- Before all have reported, a node may lease what it has not used of its share.
+    local leasable = settling and math.max(0, share_had - math.max(0, unreported[resource]) - held) or available
+    if not ask.idle then grant = math.min(leasable, math.max(0, math.max(need, target) - free)) end
+    if settling and need > free + grant then wait = math.max(wait, state.settled - now_ms) end
     available = available - grant
     if ask.shares and settling then
-      share = share_had
+      share = leasable - grant
     elseif ask.shares and now_ms >= (state.short[tostring(resource)] or 0) then
       share = math.floor(available / (part * nodes))
     end

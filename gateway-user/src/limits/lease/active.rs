@@ -9,6 +9,8 @@ pub(super) struct Slice {
     pub(super) leased: u64,
     /// What it may use beside that while the store is away.
     pub(super) share: u64,
+    /// A call was refused for want of more, which the store is to be told.
+    pub(super) refused: bool,
     /// What the store could still lease when it last answered.
     pub(super) available: u64,
     /// What the node should have unused.
@@ -20,8 +22,15 @@ pub(super) struct Slice {
 }
 
 impl Slice {
-    pub(super) const NONE: Self =
-        Self { leased: 0, share: 0, available: 0, target: 0, exhausted_until_ms: 0, more_at_ms: 0 };
+    pub(super) const NONE: Self = Self {
+        leased: 0,
+        share: 0,
+        refused: false,
+        available: 0,
+        target: 0,
+        exhausted_until_ms: 0,
+        more_at_ms: 0,
+    };
 }
 
 /// Until when something holds, on both clocks: one stands still while the machine is suspended, the other can be set.

@@ -20,7 +20,7 @@
 //! - A share gets smaller on the node first, and in the store only when the node has said so. It gets larger in the store
 //!   first. So each of the two may miss any message of the other.
 //! - What was used in an outage is reported before the node leases anew. When no node was heard of for a while, the store
-//!   leases nothing for two seconds, in which all nodes report (`fleet/nodes.lua`).
+//!   leases each node only what it has not used of its share, for two seconds, in which all nodes report (`fleet/nodes.lua`).
 //!
 //! A node that joins during an outage has no share and refuses. So does one whose share of something is nothing, as of two
 //! slots for open calls: what cannot be divided is nobody's.
@@ -30,7 +30,8 @@
 //! A lease counts on calls ending while it is kept. Where one node alone is cut off from a store that others use, what its
 //! open calls use more than a second after its lease was over may come beside what the others use more than a minute after
 //! that; [`Lease::overdrawn`] is how much. Slots of open calls are kept for five seconds only, because a node that died has
-//! none open. And what a store lost that came back empty, a node must be able to tell it within the two seconds.
+//! none open. What a store lost that came back empty, a node must be able to tell it within the two seconds. And a store whose
+//! clock is set forward forgets sooner.
 
 use super::active::Until;
 use super::{Footing, Lease, Resource};

@@ -76,6 +76,8 @@ pub struct SliceRequest {
     pub want: u64,
     /// The outage share that the node has, until it is answered.
     pub share: u64,
+    /// A call was refused since the last request, because too little was leased.
+    pub refused: bool,
 }
 
 /// The store's answer.
