@@ -34,7 +34,7 @@ async fn caller(
     drop(node);
     while !stop.load(Ordering::Relaxed) {
         let mut body = user_says("tell me all of it");
-        body["stream"] = (number % 2 == 0).into();
+        body["stream"] = number.is_multiple_of(2).into();
         let Ok(reply) = client.send(chat("chat", &key, &body).unwrap()).await else { return answers };
         *answers.entry(reply.status.as_u16()).or_default() += 1;
         let pause = if reply.status.is_success() { pause } else { pause.max(Duration::from_millis(20)) };
