@@ -7,7 +7,7 @@
 //! there too.
 //!
 //! No call waits for a server that does not answer: the first request to fail closes the way there for all of them, and
-//! until the server is back a node serves from what it has and its share of the limits, or refuses, as configured.
+//! until the server is back a node serves from what it has leased and its outage shares, or refuses, as configured.
 
 mod asking;
 mod ledger;
@@ -41,7 +41,7 @@ use link::{Connection, Link, Memory};
 pub use link::{OpenError, StoreError};
 use metrics::FleetMetrics;
 pub use metrics::Leases;
-pub use script::{LEASE_SCRIPT, lease_arguments, lease_reply};
+pub use script::{lease_arguments, lease_reply};
 
 /// How long a call waits for a larger lease, all told, and how long any request to the store may take.
 pub const DEADLINE: Duration = Duration::from_millis(250);

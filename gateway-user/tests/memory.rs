@@ -128,7 +128,7 @@ fn at(seconds: u64) -> Now {
 
 /// An answer that leases plenty of everything, or nothing.
 fn reply(amount: u64) -> LeaseReply {
-    let slice = SliceReply { leased: amount, available: amount, target: 0, wait_ms: 0 };
+    let slice = SliceReply { leased: amount, available: amount, target: 0, wait_ms: 0, share: amount };
     LeaseReply { generation: "0123456789abcdef.1800000000000000".into(), slices: [slice; RESOURCES] }
 }
 
@@ -147,6 +147,8 @@ fn rested(fleet: Option<&Arc<Fleet>>, limits: &Limits, count: usize) -> Vec<Arc<
         }
         one_call(account, limits, at(0));
         if fleet.is_some() {
+            ask_the_store(account, limits, 0, at(120));
+            // That it has taken the smaller share is said once more.
             ask_the_store(account, limits, 0, at(120));
             assert!(!account.is_lease_due(Occasion::Renewal, at(120)));
         } else {

@@ -131,6 +131,7 @@ fn of_tenant(tenant: &Tenant, now: Now) -> Value {
             "held": counters.tokens_held.get(),
             "limit": limits.tokens_per_minute,
             "leased": leased.map(|tokens| tokens.leased),
+            "outageShare": leased.map(|tokens| tokens.outage_share),
             "overshootBound": leased.map(|tokens| tokens.overshoot_bound),
         },
         "estimates": tenant.account.learned().into_iter().map(|(deployment, learned)| json!({

@@ -2,12 +2,14 @@
 --
 -- KEYS[1]  the tenant's state: one packed value, so that it is there whole or not at all
 -- ARGV[1]  the request as JSON, see fleet/script.rs
--- returns  {generation, nodes, then of each resource: leased, available, target, wait in ms}; or {} when the request
---          is older than one that was answered
+-- returns  {generation, nodes, then of each resource: leased, available, target, wait in ms, outage share}; or {} when the
+--          request is older than one that was answered
 --
 -- Resources: 1 calls and 2 tokens of the sliding minute; 3, 4 tokens and money of the hour; 5, 6 of the day; then of
 -- the week, the month and the year; 13 calls open at once, which are leased and never used up. Of each: what was
--- reported as used plus what all nodes have leased stays within the limit.
+-- reported as used, plus what all nodes have leased, plus their outage shares stays within the limit. A share is what a node
+-- may use while this server is away, in any minute or of the period. `leased` of a node counts its share in, so that nodes of
+-- an earlier version, whose script knows no shares, leave it alone too.
 --
 -- What nodes say is absolute (counters since they started, what they have leased), so that a request which is repeated,
 -- or whose answer was lost, changes nothing.
@@ -21,7 +23,8 @@ local WINDOW = 61
 local RESOURCES = 13
 local OPEN_CALLS = 13
 local PERIODS = 5
--- What a node has leased of quotas counts as used once it is not heard of for so long; until it is.
+-- What a node has leased of quotas counts as used once it is not heard of for so long; until it is. So long its outage shares
+-- are kept: nodes use them for less (OUTAGE_MS and LEASE_LIFETIME, which is `ttl_ms`, from before they asked).
 local LOST_MS = 600000
 -- For how long, and of how many such nodes, it is remembered what they had reported, so that they need not report all of it
 -- again.
@@ -31,7 +34,10 @@ local REMEMBER_NODES = 128
 local KEEP_SECONDS = 400 * 86400
 -- For so long after a state was lost nothing is leased anew: the other nodes have to report first what they used.
 local SETTLE_MS = 2000
--- The part of a limit that one node may hold unused: a quarter of a minute's or of the slots, a hundredth of a period's.
+-- A call was refused for what was not leased: for so long nobody gets a share of what is left. All nodes with shares ask meanwhile.
+local SHORT_MS = 8000
+-- The part of a limit that the nodes may hold unused, and the part of what is left of it that is for outages: a quarter of a
+-- minute's or of the slots, a hundredth of a period's.
 local WINDOW_PART = 4
 local PERIOD_PART = 100
 
@@ -77,6 +83,9 @@ end
 if ask.generation ~= '' and ask.generation ~= state.generation and now_ms < state.born + SETTLE_MS then
   state.settled = state.born + SETTLE_MS
 end
+-- Nor when no node could ask for a while: all were away, or the server was. What is further ahead is of another clock.
+state.settled = math.min(math.max(state.settled, ask.settled_ms), now_ms + SETTLE_MS)
+state.short = state.short or {}
 
 for period, start in ipairs(period_starts()) do
   local book = state.periods[period]
@@ -117,10 +126,10 @@ local function add_to_period(period, tokens, cost)
   book[3] = math.max(0, book[3] + cost)
 end
 
--- What a node had leased of the running periods, or less of it.
+-- What a node had leased of the periods in which it may have used it, or less of it.
 local function add_lost(node, sign)
   for period = 1, PERIODS do
-    if node.renewed >= state.periods[period][1] then
+    if node.expires + LOST_MS >= state.periods[period][1] * 1000 then
       add_to_period(period, sign * node.leased[1 + 2 * period], sign * node.leased[2 + 2 * period])
     end
   end
@@ -150,8 +159,9 @@ if ask.generation == state.generation and ask.answered > (own and own.sequence o
   state.settled = math.max(state.settled, now_ms + SETTLE_MS)
 end
 if before then
-  add_to_window(1, ask.used[1] - before[1])
-  add_to_window(2, ask.used[2] - before[2])
+  -- After an outage, some of it may have left the minute already.
+  add_to_window(1, math.min(ask.used[1] - before[1], ask.window[1]))
+  add_to_window(2, math.min(ask.used[2] - before[2], ask.window[2]))
   for period = 1, PERIODS do
     add_to_period(period, ask.used[3] - before[3], ask.used[4] - before[4])
   end
@@ -168,11 +178,16 @@ for period = 1, PERIODS do
 end
 used[OPEN_CALLS] = 0
 
--- What the other nodes have leased. One that is dead may have used it until its lease expired: of a window it counts
--- for as long as such a use would, of a period until the node is heard of again. Its open calls have ended with it.
-local function counts(resource, dead_ms)
-  if resource == OPEN_CALLS then return dead_ms < 0 end
-  return resource > 2 or dead_ms < WINDOW * 1000
+-- What is set apart for another node. One that is dead may have used its lease until that expired, and its share until that
+-- did: of a window each counts for as long as such a use would, of a period until the node is heard of again. The open calls of
+-- its lease have ended with it.
+local function set_apart(node, resource)
+  local dead_ms = now_ms - node.expires
+  local leased, share = node.leased[resource], node.shares and node.shares[resource] or 0
+  if resource > 2 and resource ~= OPEN_CALLS then return node.lost and 0 or leased end
+  local counts_ms = resource == OPEN_CALLS and 0 or WINDOW * 1000
+  if dead_ms < counts_ms then return leased end
+  return dead_ms < LOST_MS + counts_ms and share or 0
 end
 
 local nodes = 1
@@ -180,11 +195,8 @@ local taken = {}
 for resource = 1, RESOURCES do taken[resource] = 0 end
 for id, node in pairs(state.nodes) do
   if id ~= ask.node then
-    local dead_ms = now_ms - node.expires
-    if dead_ms < 0 then nodes = nodes + 1 end
-    for resource = 1, RESOURCES do
-      if counts(resource, dead_ms) and not node.lost then taken[resource] = taken[resource] + node.leased[resource] end
-    end
+    if now_ms < node.expires then nodes = nodes + 1 end
+    for resource = 1, RESOURCES do taken[resource] = taken[resource] + set_apart(node, resource) end
   end
 end
 
@@ -199,7 +211,8 @@ local function wait_ms(window, missing)
   return 1000
 end
 
-local unreported = { ask.used[1] - ask.acknowledged[1], ask.used[2] - ask.acknowledged[2] }
+local unreported = { math.min(ask.used[1] - ask.acknowledged[1], ask.window[1]),
+  math.min(ask.used[2] - ask.acknowledged[2], ask.window[2]) }
 for period = 1, PERIODS do
   unreported[1 + 2 * period] = ask.used[3] - ask.acknowledged[3]
   unreported[2 + 2 * period] = ask.used[4] - ask.acknowledged[4]
@@ -208,30 +221,45 @@ end
 unreported[OPEN_CALLS] = 0
 
 local reply = { state.generation, nodes }
-local leased = {}
+local settling = now_ms < state.settled
+local leased, shares = {}, {}
 for resource = 1, RESOURCES do
-  local limit, had, held, need, want = unpack(ask.slices[resource])
-  local available, target, wait = 0, 0, 0
-  leased[resource] = 0
+  local limit, had, held, need, want, share_had, refused = unpack(ask.slices[resource])
+  local kept, grant, share, available, target, wait = 0, 0, 0, 0, 0, 0
+  leased[resource], shares[resource] = 0, 0
   if limit >= 0 then
     local left = math.max(0, limit - used[resource] - taken[resource])
-    local kept = math.max(0, math.min(had - unreported[resource], left))
+    -- What calls hold is of the share where the lease was over.
+    kept = math.max(0, math.min(math.max(had - unreported[resource], held), left))
+    -- The node's own share among it: the node may lease that too.
     available = left - kept
+    share_had = math.min(share_had, available)
     local free = math.max(0, kept - held)
     local part = (resource <= 2 or resource == OPEN_CALLS) and WINDOW_PART or PERIOD_PART
     -- Less the nearer the limit is, so that no node sits on what another could use.
     target = math.floor(math.min(math.max(limit / (part * nodes), want), (available + free) / (2 * nodes)))
     local missing = need - free - available
     if missing > 0 then wait = wait_ms(state.windows[resource], missing) end
-    if need > free and now_ms < state.settled then wait = math.max(wait, state.settled - now_ms) end
-    local grant = (ask.idle or now_ms < state.settled) and 0 or math.min(available, math.max(0, math.max(need, target) - free))
-    leased[resource] = kept + grant
+    if refused then state.short[tostring(resource)] = now_ms + SHORT_MS end
+    -- Before all have reported, a node may lease what it has not used of its share.
+    local leasable = settling and math.max(0, share_had - math.max(0, unreported[resource]) - held) or available
+    if not ask.idle then grant = math.min(leasable, math.max(0, math.max(need, target) - free)) end
+    if settling and need > free + grant then wait = math.max(wait, state.settled - now_ms) end
     available = available - grant
+    if ask.shares and settling then
+      share = leasable - grant
+    elseif ask.shares and now_ms >= (state.short[tostring(resource)] or 0) then
+      share = math.floor(available / (part * nodes))
+    end
+    -- The answer may be lost, and then the node has what it had.
+    shares[resource] = math.max(share_had, share)
+    leased[resource] = kept + math.max(share_had, grant + share)
   end
-  reply[#reply + 1] = leased[resource]
+  reply[#reply + 1] = kept + grant
   reply[#reply + 1] = available
   reply[#reply + 1] = target
   reply[#reply + 1] = wait
+  reply[#reply + 1] = share
 end
 
 local holds_any = false
@@ -240,7 +268,7 @@ if ask.leaving and not holds_any then
   state.nodes[ask.node] = nil
 else
   state.nodes[ask.node] = { sequence = ask.sequence, expires = now_ms + ask.ttl_ms, renewed = second,
-    used = ask.used, leased = leased }
+    used = ask.used, leased = leased, shares = shares }
 end
 redis.call('SET', KEYS[1], cmsgpack.pack(state), 'EX', KEEP_SECONDS)
 return reply

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, RedisError, Script};
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::metrics::FleetMetrics;
 use super::script::{LEASE_SCRIPT, NODES_SCRIPT, lease_arguments, lease_reply};
@@ -18,15 +18,11 @@ use crate::config::{RedisUrl, WhenDown};
 use crate::limits::{Clock, Footing, LeaseReply, LeaseRequest, Standing};
 use crate::names::TenantName;
 
-/// How many nodes a limit is shared by for a node that has never reached the store. Too many is the safe side.
-const ASSUMED_NODES: u32 = 8;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The nodes that live. The braces make it one slot of a cluster with the other, see nodes.lua.
 const NODES_KEY: &str = "aoai-gateway:{fleet}:nodes";
 /// Which memory the server has.
 const MEMORY_KEY: &str = "aoai-gateway:{fleet}:memory";
-/// For so long a server that has lost its memory, or was away, may not have heard of all nodes.
-const COUNTING: Duration = Duration::from_secs(LEASE_LIFETIME.as_secs() + 1);
 
 /// Why the store cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -72,16 +68,11 @@ struct Known {
     name: String,
     /// Until when it may lack what nodes have to report again, on its clock.
     settled_ms: u64,
-    /// Since when nodes are counted in it.
-    since: Option<Instant>,
 }
 
 /// A connection to the store; clones share it.
 #[derive(Debug)]
-pub(super) struct Connection {
-    multiplexed: MultiplexedConnection,
-    opened: Instant,
-}
+pub(super) struct Connection(MultiplexedConnection);
 
 impl Connection {
     pub(super) async fn open(client: &Client) -> Result<Self, StoreError> {
@@ -92,11 +83,11 @@ impl Connection {
         let connection = timeout(CONNECT_TIMEOUT, connecting)
             .await
             .map_err(|_elapsed| StoreError::Timeout(CONNECT_TIMEOUT))??;
-        Ok(Self { multiplexed: connection, opened: Instant::now() })
+        Ok(Self(connection))
     }
 
     pub(super) fn multiplexed(&self) -> MultiplexedConnection {
-        self.multiplexed.clone()
+        self.0.clone()
     }
 }
 
@@ -151,12 +142,15 @@ impl Link {
     ) -> Result<Self, OpenError> {
         let mut name = [0; 8];
         getrandom::fill(&mut name)?;
-        let link = Self {
+        Ok(Self {
             client: Client::open(url.reveal()).map_err(OpenError::Url)?,
             url: url.clone(),
             when_down,
             node: format!("{:016x}", u64::from_be_bytes(name)).into(),
-            standing: Arc::new(Standing::new(Footing::Shared)),
+            standing: Arc::new(Standing::new(match when_down {
+                WhenDown::Degraded => Footing::Alone,
+                WhenDown::Refuse => Footing::Refusing,
+            })),
             lease: Script::new(LEASE_SCRIPT),
             nodes: Script::new(NODES_SCRIPT),
             connection: ArcSwapOption::empty(),
@@ -170,9 +164,7 @@ impl Link {
             }),
             clock,
             metrics,
-        };
-        link.standing.set(link.footing_when_down());
-        Ok(link)
+        })
     }
 
     /// A new connection, which calls do not use yet.
@@ -193,7 +185,7 @@ impl Link {
     /// Lets calls use a connection.
     pub(super) fn up(&self, connection: Arc<Connection>) {
         self.connection.store(Some(connection));
-        self.standing.set(Footing::Shared);
+        self.standing.set_up(true);
         self.metrics.up.set(1);
         *self.state.lock() = State { since: self.clock.now().utc_seconds, trouble: None, told: false };
         let nodes = self.live.load(Ordering::Relaxed);
@@ -211,7 +203,7 @@ impl Link {
 
     /// Notes that the store is down.
     pub(super) fn down(&self, error: &StoreError) {
-        self.standing.set(self.footing_when_down());
+        self.standing.set_up(false);
         self.metrics.up.set(0);
         let told = {
             let mut state = self.state.lock();
@@ -223,42 +215,23 @@ impl Link {
         };
         if !told {
             let mode = match self.when_down {
-                WhenDown::Degraded => "degraded: calls are served from what is leased and this node's share",
+                WhenDown::Degraded => "degraded: calls are served from what is leased and the outage shares",
                 WhenDown::Refuse => "refuse: calls are refused",
             };
             tracing::error!(store = %self.url, error = %error, mode, "the store is down");
         }
     }
 
-    fn footing_when_down(&self) -> Footing {
-        match (self.when_down, self.live.load(Ordering::Relaxed)) {
-            (WhenDown::Refuse, _) => Footing::Refusing,
-            (WhenDown::Degraded, 0) => Footing::Alone { nodes: ASSUMED_NODES },
-            (WhenDown::Degraded, nodes) => Footing::Alone { nodes },
-        }
-    }
-
     /// Says that this node lives, and learns how many do.
     pub(super) async fn beat(&self, connection: &Connection) -> Result<Memory, StoreError> {
         let (count, name, settled_ms) = self.say(connection, LEASE_LIFETIME).await?;
-        let now = Instant::now();
-        let (memory, since) = {
-            let mut known = self.known.lock();
-            known.settled_ms = settled_ms;
-            let lost = !known.name.is_empty() && known.name != name;
-            if known.name != name {
-                known.name = name;
-                known.since = Some(now);
-            }
-            (if lost { Memory::Lost } else { Memory::Kept }, known.since.unwrap_or(now))
-        };
-        // After an outage all nodes come back one by one. A node that took the first for all there are would serve too much of
-        // the limits if the store went away again.
-        let counting = now.duration_since(since.max(connection.opened)) < COUNTING;
-        let live = if counting { count.max(self.live.load(Ordering::Relaxed)) } else { count };
-        self.live.store(live, Ordering::Relaxed);
+        self.live.store(count, Ordering::Relaxed);
         self.metrics.nodes.set(i64::from(count));
-        Ok(memory)
+        let mut known = self.known.lock();
+        known.settled_ms = settled_ms;
+        let lost = !known.name.is_empty() && known.name != name;
+        known.name = name;
+        Ok(if lost { Memory::Lost } else { Memory::Kept })
     }
 
     /// Says that this node goes.

@@ -76,8 +76,13 @@ impl Collector for Leases {
         })?;
         of_all(
             "gateway_fleet_overshoot_bound_tokens",
-            "The most that this node may use of the minute beyond what the fleet knows of",
+            "Tokens of the minute that this node has used or holds and the store keeps nothing for; 0 while no limit can be passed",
             &|tenant| tokens(tenant).map(|tokens| tokens.overshoot_bound),
+        )?;
+        of_all(
+            "gateway_fleet_outage_share_tokens",
+            "Tokens that this node may use beside its lease in any minute in which the store is away",
+            &|tenant| tokens(tenant).map(|tokens| tokens.outage_share),
         )?;
         of_all(
             "gateway_fleet_leased_open_calls",

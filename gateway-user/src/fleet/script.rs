@@ -8,12 +8,12 @@ use crate::limits::lease::{Booked, RESOURCES, SliceReply};
 use crate::limits::{LeaseReply, LeaseRequest};
 
 /// Reports a node's use of a tenant's budgets and leases it more; `lease.lua` says how.
-pub const LEASE_SCRIPT: &str = concat!(include_str!("clock.lua"), include_str!("lease.lua"));
+pub(super) const LEASE_SCRIPT: &str = concat!(include_str!("clock.lua"), include_str!("lease.lua"));
 /// Counts the nodes that live, and tells one memory of the server's from another.
 pub(super) const NODES_SCRIPT: &str = concat!(include_str!("clock.lua"), include_str!("nodes.lua"));
 
 /// Values of one resource in an answer.
-const VALUES: usize = 4;
+const VALUES: usize = 5;
 
 /// A request as the script reads it. Until `settled_ms`, on the server's clock, the server may have lost what other nodes
 /// will report again.
@@ -29,6 +29,7 @@ pub fn lease_arguments(node: &str, request: &LeaseRequest, lifetime_ms: u64, set
         periods,
         slices,
         idle,
+        shares,
         leaving,
         made_at: _,
     } = request;
@@ -38,7 +39,7 @@ pub fn lease_arguments(node: &str, request: &LeaseRequest, lifetime_ms: u64, set
         .iter()
         .map(|slice| {
             let limit = slice.limit.map_or(-1, |limit| i64::try_from(limit).unwrap_or(i64::MAX));
-            json!([limit, slice.leased, slice.held, slice.need, slice.want])
+            json!([limit, slice.leased, slice.held, slice.need, slice.want, slice.share, slice.refused])
         })
         .collect();
     json!({
@@ -49,6 +50,7 @@ pub fn lease_arguments(node: &str, request: &LeaseRequest, lifetime_ms: u64, set
         "ttl_ms": lifetime_ms,
         "settled_ms": settled_ms,
         "idle": idle,
+        "shares": shares,
         "leaving": leaving,
         "used": booked(used),
         "acknowledged": booked(acknowledged),
@@ -74,12 +76,13 @@ pub fn lease_reply(value: &Value) -> Result<Option<LeaseReply>, StoreError> {
     }
     let mut slices = [SliceReply::default(); RESOURCES];
     for (slice, values) in slices.iter_mut().zip(numbers.as_chunks::<VALUES>().0) {
-        let [leased, available, target, wait_ms] = values;
+        let [leased, available, target, wait_ms, share] = values;
         *slice = SliceReply {
             leased: number(leased)?,
             available: number(available)?,
             target: number(target)?,
             wait_ms: number(wait_ms)?,
+            share: number(share)?,
         };
     }
     Ok(Some(LeaseReply { generation: String::from_utf8_lossy(generation).into(), slices }))

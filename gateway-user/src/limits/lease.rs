@@ -1,10 +1,12 @@
 //! A node's part of budgets that a fleet shares: what it has leased of each, and what it has used of that.
 //!
 //! Of every limit that a tenant has, a node may hold and use only what it has leased from the fleet's store. A call
-//! that ends gives what it did not use back to the lease, not to the store. While the store is down the lease stretches
-//! by the node's share of the limit, or nothing more is let in; [`Standing`] says which.
+//! that ends gives what it did not use back to the lease, not to the store. With the lease comes an outage share, which the
+//! node may use too while the store is away; or nothing more is let in then: [`Standing`] says which. Of both there is never
+//! more than the limit: `entitlement` says how.
 
 mod active;
+mod entitlement;
 mod exchange;
 mod standing;
 
@@ -14,7 +16,9 @@ use super::Now;
 use super::period::Period;
 use crate::units::{NanoDollars, Tokens};
 
-use active::{Active, RESTING, Slice};
+use active::{Active, RESTING, Slice, Until};
+use entitlement::OUTAGE_MS;
+pub(super) use entitlement::{Budget, Minute};
 pub use exchange::{Booked, LeaseReply, LeaseRequest, Occasion, RESOURCES, SliceReply, SliceRequest};
 pub use standing::{Footing, Standing};
 
@@ -22,6 +26,8 @@ pub use standing::{Footing, Standing};
 const ASK_AGAIN_MS: u64 = 500;
 /// A tenant that made no call for so long gives back what it has leased.
 const IDLE_MS: u64 = 3_000;
+/// How often the shares of a tenant are renewed that makes no calls; so often that the node counts as alive.
+const SHARE_RENEWAL_MS: u64 = 3_000;
 /// A tenant that the store has heard of is told of again after so long, calls or not: it forgets after a day what a node had
 /// told it, and would have to be told all of it.
 const REMIND_MS: u64 = 8 * 3_600_000;
@@ -89,17 +95,6 @@ impl Amounts {
     }
 }
 
-/// What one decision needs to know of one resource.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Budget {
-    pub(super) resource: Resource,
-    pub(super) limit: u64,
-    /// By open calls of this node.
-    pub(super) held: u64,
-    /// On this node, in the minute or the period.
-    pub(super) used_here: u64,
-}
-
 /// What a node has leased of a tenant's budgets.
 #[derive(Debug)]
 pub(super) struct Lease {
@@ -158,7 +153,7 @@ impl Lease {
 
     /// Gives back the memory that only a tenant with calls needs, if there were none for a while and the store knows all.
     pub(super) fn rest(&mut self, now: Now) {
-        if !self.is_due() && self.is_idle(now) {
+        if !self.is_due() && self.is_idle(now) && !self.has_shares(now) {
             self.active = None;
         }
     }
@@ -180,49 +175,16 @@ impl Lease {
         self.footing
     }
 
-    /// What of a resource is leased and neither used nor held.
-    pub(super) fn free(&self, budget: &Budget, now: Now) -> u64 {
-        let active = self.active();
-        let slice = &active.slices[budget.resource.index()];
-        let leased = i128::from(slice.leased);
-        let (unreported, held) = (self.unreported(budget.resource), i128::from(budget.held));
-        let of_lease = leased - unreported - held;
-        let free = match self.footing() {
-            Footing::Shared if now.monotonic_ms >= active.valid_until_ms => 0,
-            Footing::Shared | Footing::Refusing => of_lease,
-            Footing::Alone { nodes } => {
-                let share = i128::from(budget.limit / u64::from(nodes));
-                match budget.resource {
-                    // Slots come back, so that the larger of the two is enough; one call at a time is always let in.
-                    Resource::OpenCalls => leased.max(share).max(1) - held,
-                    Resource::Calls
-                    | Resource::Tokens
-                    | Resource::PeriodTokens(_)
-                    | Resource::PeriodCost(_) => {
-                        of_lease.max(leased + share - i128::from(budget.used_here) - held)
-                    }
-                }
-            }
-        };
-        u64::try_from(free.max(0)).unwrap_or(u64::MAX)
-    }
-
-    /// What of a resource this node could get hold of, as far as it knows.
-    pub(super) fn reach(&self, budget: &Budget, now: Now) -> u64 {
-        // Before an answer it knows nothing, and local limits are all there is to go by.
-        let active = self.active();
-        let available = if !active.known && self.footing() == Footing::Shared {
-            u64::MAX
-        } else {
-            active.slices[budget.resource.index()].available
-        };
-        self.free(budget, now).saturating_add(available)
-    }
-
-    /// Whether the store has said that it has nothing left of a resource.
-    pub(super) fn is_exhausted(&self, resource: Resource, now: Now) -> bool {
+    /// Whether the store has just said that it has nothing left of a resource.
+    fn is_exhausted(&self, resource: Resource, now: Now) -> bool {
         now.monotonic_ms < self.active().slices[resource.index()].exhausted_until_ms
-            || self.footing() != Footing::Shared
+    }
+
+    /// Notes that a call is refused for what is not leased.
+    pub(super) fn refuse(&mut self, resource: Resource) {
+        if self.footing() == Footing::Shared {
+            self.active_mut().slices[resource.index()].refused = true;
+        }
     }
 
     /// How long until the store expects to have more, in milliseconds.
@@ -281,15 +243,33 @@ impl Lease {
             Occasion::Asked => true,
             Occasion::Renewal => {
                 let unheard_ms = now.monotonic_ms.saturating_sub(self.answered_at_ms);
-                self.is_due() || (is_known && unheard_ms > REMIND_MS)
+                self.is_due()
+                    || (self.has_shares(now) && unheard_ms > SHARE_RENEWAL_MS)
+                    || (is_known && unheard_ms > REMIND_MS)
             }
             // The store may have lost what it acknowledged, or is to forget it.
-            Occasion::Joining | Occasion::Leaving => self.is_due() || is_known,
+            Occasion::Joining | Occasion::Leaving => self.is_due() || is_known || self.has_shares(now),
         }
     }
 
     fn is_due(&self) -> bool {
-        self.booked != self.acknowledged || self.active().slices.iter().any(|slice| slice.leased > 0)
+        let active = self.active();
+        self.booked != self.acknowledged
+            || active.lowered
+            || active.slices.iter().any(|slice| slice.leased > 0 || slice.refused)
+    }
+
+    fn has_shares(&self, now: Now) -> bool {
+        let active = self.active();
+        active.share_until.is_ahead(now) && active.slices.iter().any(|slice| slice.share > 0)
+    }
+
+    /// Whether outage shares are of use: there were calls not long ago, and the node would serve them.
+    pub(super) fn wants_shares(&self, now: Now) -> bool {
+        let called_at_ms = self.active().called_at_ms;
+        self.standing.uses_shares()
+            && called_at_ms > 0
+            && now.monotonic_ms.saturating_sub(called_at_ms) < OUTAGE_MS
     }
 
     /// Whether there were no calls for a while.
@@ -297,28 +277,40 @@ impl Lease {
         now.monotonic_ms.saturating_sub(self.active().called_at_ms) > IDLE_MS
     }
 
-    /// Starts a request; what is leased beyond its use is given back with it, and all that is unused when `idle`.
+    /// Starts a request; what is leased beyond its use is given back with it, and all that is unused when `idle`. So is every
+    /// share, unless they are `shares` of use.
     pub(super) fn request(
         &mut self,
         budgets: impl Iterator<Item = Budget>,
         idle: bool,
+        shares: bool,
+        now: Now,
     ) -> [SliceRequest; RESOURCES] {
         self.started += 1;
+        let shares = shares && self.active().share_until.is_ahead(now);
         let active = self.active_mut();
         active.nudged = false;
+        active.lowered = false;
         let (needed, peak) = (std::mem::take(&mut active.needed), active.peak);
         active.peak = peak.less_an_eighth();
         let mut slices = [SliceRequest::default(); RESOURCES];
         for budget in budgets {
             let index = budget.resource.index();
-            let unreported = u64::try_from(self.unreported(budget.resource)).unwrap_or(0);
+            let unreported = u64::try_from(self.unreported(&budget)).unwrap_or(0);
+            let is_over = !self.lease_until(budget.resource).is_ahead(now);
             let ahead = CALLS_AHEAD.saturating_mul(budget.resource.of(&peak).max(unreported));
             let slice = &mut self.active_mut().slices[index];
             let keep = if idle { 0 } else { slice.target };
             let free = slice.leased.saturating_sub(unreported).saturating_sub(budget.held);
-            // A little more than the target is kept, or each request would move some to and fro.
-            if free > keep.saturating_mul(2) {
+            if is_over {
+                // The others may have it by now.
+                slice.leased -= free;
+            } else if free > keep.saturating_mul(2) {
+                // A little more than the target is kept, or each request would move some to and fro.
                 slice.leased -= free - keep;
+            }
+            if !shares {
+                slice.share = 0;
             }
             slices[index] = SliceRequest {
                 limit: Some(budget.limit.min(MOST)),
@@ -326,6 +318,8 @@ impl Lease {
                 held: budget.held,
                 need: budget.resource.of(&needed).min(MOST),
                 want: if idle { 0 } else { ahead.min(MOST) },
+                share: slice.share,
+                refused: std::mem::take(&mut slice.refused),
             };
         }
         // A limit that is no more needs no lease.
@@ -361,11 +355,17 @@ impl Lease {
         // From before the request was sent, so that it ends here before the store thinks that it has.
         let active = self.active_mut();
         active.known = true;
-        active.valid_until_ms = request.made_at.monotonic_ms.saturating_add(lifetime_ms);
+        active.lease_until = Until::after(request.made_at, lifetime_ms);
+        active.share_until = Until::after(request.made_at, OUTAGE_MS);
+        active.lowered =
+            reply.slices.iter().zip(&request.slices).any(|(told, asked)| told.share < asked.share);
         for (slice, told) in active.slices.iter_mut().zip(&reply.slices) {
             let again = |wait: u64| if wait == 0 { 0 } else { now.monotonic_ms.saturating_add(wait) };
             *slice = Slice {
                 leased: told.leased,
+                share: told.share,
+                // Since the request.
+                refused: slice.refused,
                 available: told.available,
                 target: told.target,
                 exhausted_until_ms: again(told.wait_ms.min(ASK_AGAIN_MS)),
@@ -385,18 +385,5 @@ impl Lease {
 
     fn active_mut(&mut self) -> &mut Active {
         self.active.get_or_insert_with(|| Box::new(Active::NEW))
-    }
-
-    /// What was booked of a resource since the store's last acknowledgement.
-    fn unreported(&self, resource: Resource) -> i128 {
-        let (booked, acknowledged) = (&self.booked, &self.acknowledged);
-        let (booked, acknowledged) = match resource {
-            Resource::Calls => (booked.calls, acknowledged.calls),
-            Resource::Tokens => (booked.window_tokens, acknowledged.window_tokens),
-            Resource::PeriodTokens(_) => (booked.tokens, acknowledged.tokens),
-            Resource::PeriodCost(_) => (booked.cost, acknowledged.cost),
-            Resource::OpenCalls => (0, 0),
-        };
-        i128::from(booked) - i128::from(acknowledged)
     }
 }

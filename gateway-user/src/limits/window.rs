@@ -51,6 +51,14 @@ impl Window {
         self.total
     }
 
+    /// What of that was added since a moment, or in the same second before it.
+    pub fn used_since(&mut self, now: Now, since_ms: u64) -> u64 {
+        self.advance(now);
+        let Some(ring) = &self.ring else { return 0 };
+        let slots = self.newest.saturating_sub(since_ms / 1000).min(COUNTED_SLOTS - 1);
+        (0..=slots).map(|age| u64::from(ring.slots[place(self.newest.wrapping_sub(age))])).sum()
+    }
+
     /// Adds to the running slot. A slot holds at most `u32::MAX`; what is beyond is not counted.
     pub fn add(&mut self, now: Now, amount: u64) {
         self.advance(now);
@@ -249,6 +257,11 @@ mod tests {
                 prop_assert_eq!(window.used(at(ms)), counted);
                 let minute: u64 = list.iter().filter(|(t, _)| t + MINUTE_MS > ms).map(|(_, a)| a).sum();
                 prop_assert!(counted >= minute);
+                for since in [0, ms.saturating_sub(61_000), ms.saturating_sub(30_500), ms] {
+                    let recent = |t: u64| t / 1000 >= since / 1000 && counts(t);
+                    let counted: u64 = list.iter().filter(|(t, _)| recent(*t)).map(|(_, a)| a).sum();
+                    prop_assert_eq!(window.used_since(at(ms), since), counted);
+                }
             }
         }
 

@@ -4,12 +4,17 @@
 
 mod forgotten;
 mod model;
+mod outages;
 mod server;
+mod shares;
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
-use gateway_user::limits::{Admission, Ask, Cover, Footing, Limits, Occasion, Period, Quota, Refused};
+use gateway_user::limits::{
+    Account, Admission, Ask, Cover, Footing, Limits, Occasion, Period, Quota, Refused, Standing,
+};
 use gateway_user::units::{NanoDollars, Tokens};
 use proptest::prelude::*;
 
@@ -140,6 +145,12 @@ fn one_hot_node_gets_what_idle_ones_do_not_use() {
     while fleet.admit(0, 50, Some(50)).is_ok() {
         fleet.settle(0, 0, 100);
     }
+    assert!(fleet.minute() > 16_000, "all but the others' outage shares: {}", fleet.minute());
+    // Those go where they are needed.
+    fleet.pass(5_000);
+    while fleet.admit(0, 50, Some(50)).is_ok() {
+        fleet.settle(0, 0, 100);
+    }
     assert!(fleet.minute() > 19_800, "{}", fleet.minute());
 }
 
@@ -150,16 +161,16 @@ fn a_dead_nodes_lease_comes_back_a_window_after_it_expired() {
     let mut fleet = Fleet::new(&mut connection, 2, minute_of(20_000));
     fleet.admit(0, 4_000, Some(4_000)).unwrap();
     fleet.kill(0);
-    // Half of the budget is leased to the dead node, whether it used it or not.
-    fleet.admit(1, 8_000, Some(9_000)).unwrap();
+    // Half of the budget is leased to the dead node, whether it used it or not, and a quarter of the rest is its share.
+    fleet.admit(1, 5_500, Some(9_000)).unwrap();
     assert_eq!(fleet.nodes[1].open[0].admission.output_allowed(), Tokens::new(1_000));
     fleet.nodes[1].open.clear();
     fleet.pass(5_000 + 60_000);
-    fleet.admit(1, 8_000, Some(9_000)).unwrap();
+    fleet.admit(1, 5_500, Some(9_000)).unwrap();
     assert_eq!(fleet.nodes[1].open[0].admission.output_allowed(), Tokens::new(1_000));
     fleet.nodes[1].open.clear();
     fleet.pass(2_000);
-    fleet.admit(1, 19_000, Some(400)).unwrap();
+    fleet.admit(1, 16_500, Some(400)).unwrap();
     assert_eq!(fleet.nodes[1].open[0].admission.output_allowed(), Tokens::new(400));
 }
 
@@ -198,49 +209,25 @@ fn a_server_that_lost_everything_is_told_again() {
 }
 
 #[test]
-fn alone_a_node_uses_its_lease_and_its_share() {
-    let server = Server::start();
-    let mut connection = server.connect();
-    let limit = 12_000;
-    let mut fleet = Fleet::new(&mut connection, 3, minute_of(limit));
-    for node in 0..3 {
-        fleet.admit(node, 50, Some(50)).unwrap();
-        fleet.settle(node, 0, 100);
-        fleet.sync(node, Occasion::Renewal, false);
-    }
-    let limits = fleet.limits.clone();
-    let mut bound = 0;
-    for node in &fleet.nodes {
-        node.standing.set(Footing::Alone { nodes: 3 });
-        bound += node.account.leased_tokens(&limits, fleet.now()).unwrap().overshoot_bound;
-    }
-    let before = fleet.minute();
-    for node in 0..3 {
-        let mut served = 0;
-        while fleet.admit(node, 50, Some(50)).is_ok() {
-            fleet.settle(node, 0, 100);
-            served += 100;
-        }
-        assert!(served >= u64::from(limit) / 3 - 200, "node {node} served {served} of its share");
-    }
-    assert!(fleet.minute() <= before + bound, "{} of {before} and {bound}", fleet.minute());
-    // Back again, what was used is reported, and counts.
-    for node in &fleet.nodes {
-        node.standing.set(Footing::Shared);
-    }
-    fleet.pass(2_000);
-    assert!(matches!(fleet.admit(0, 50, Some(50)), Err(Refused::Tokens { .. })));
-}
-
-#[test]
 fn refusing_a_node_lets_nothing_in() {
     let server = Server::start();
     let mut connection = server.connect();
     let mut fleet = Fleet::new(&mut connection, 1, minute_of(12_000));
     fleet.admit(0, 50, Some(50)).unwrap();
-    fleet.nodes[0].standing.set(Footing::Refusing);
+    let account = &fleet.nodes[0].account;
+    let shares = |account: &Account| account.leased_tokens(&fleet.limits, fleet.now()).unwrap().outage_share;
+    assert!(shares(account) > 0);
+    let standing = Arc::new(Standing::new(Footing::Refusing));
+    standing.set_up(true);
+    fleet.nodes[0].account = Arc::new(Account::leased(Arc::clone(&standing)));
+    fleet.nodes[0].standing = Arc::clone(&standing);
+    fleet.nodes[0].name.push_str("refusing");
+    fleet.admit(0, 50, Some(50)).unwrap();
+    let account = &fleet.nodes[0].account;
+    assert_eq!(account.leased_tokens(&fleet.limits, fleet.now()).unwrap().outage_share, 0, "it is of no use");
+    standing.set_up(false);
     assert!(matches!(fleet.admit(0, 50, Some(50)), Err(Refused::Unleased { .. })));
-    fleet.nodes[0].standing.set(Footing::Shared);
+    standing.set_up(true);
     fleet.admit(0, 50, Some(50)).unwrap();
 }
 
@@ -313,23 +300,6 @@ fn a_dead_nodes_slots_come_back_when_its_lease_expires() {
     fleet.pass(5_000);
     open_all(&mut fleet);
     assert_eq!(fleet.open(), 6);
-}
-
-#[test]
-fn alone_a_node_opens_what_it_has_leased_or_its_share() {
-    let server = Server::start();
-    let mut connection = server.connect();
-    let mut fleet = Fleet::new(&mut connection, 3, at_once(12));
-    for _ in 0..6 {
-        fleet.admit(0, 1, Some(1)).unwrap();
-    }
-    for node in &fleet.nodes {
-        node.standing.set(Footing::Alone { nodes: 3 });
-    }
-    open_all(&mut fleet);
-    let open: Vec<_> = fleet.nodes.iter().map(|node| node.account.counters(fleet.now()).open_calls).collect();
-    assert!(open[0] >= 6 && open[0] < 12, "{open:?}");
-    assert_eq!(open[1..], [4, 4]);
 }
 
 #[test]

@@ -4,14 +4,17 @@ use std::sync::Arc;
 
 use gateway_user::fleet::{LEASE_LIFETIME, lease_arguments, lease_reply};
 use gateway_user::limits::{
-    Account, Admission, Ask, Cover, Footing, Limits, Now, Occasion, Refused, Standing, Used,
+    Account, Admission, Ask, Cover, Footing, LeaseRequest, Limits, Now, Occasion, Refused, Standing, Used,
 };
 use gateway_user::units::{Prices, TokenPrice, Tokens};
-use redis::{Connection, Script};
+use redis::{Connection, Script, Value};
 
 /// The script as it is shipped, on the test's clock.
 const SCRIPT: &str =
     concat!("local now_us = tonumber(ARGV[2]) * 1000\n", include_str!("../../src/fleet/lease.lua"));
+/// Likewise the one that nodes say with that they live.
+const NODES_SCRIPT: &str =
+    concat!("local now_us = tonumber(ARGV[4]) * 1000\n", include_str!("../../src/fleet/nodes.lua"));
 /// 2024-02-29T13:14:15Z.
 pub(crate) const START_SECONDS: u64 = 1_709_212_455;
 pub(crate) const PRICES: Prices = Prices {
@@ -25,6 +28,8 @@ pub(crate) struct Node {
     pub(crate) account: Arc<Account>,
     pub(crate) standing: Arc<Standing>,
     pub(crate) open: Vec<Open>,
+    /// The name of the memory that it knows, and until when that may lack something.
+    pub(crate) memory: (String, u64),
 }
 
 pub(crate) struct Open {
@@ -36,6 +41,7 @@ pub(crate) struct Open {
 pub(crate) struct Fleet<'a> {
     pub(crate) server: &'a mut Connection,
     pub(crate) script: Script,
+    pub(crate) nodes_script: Script,
     pub(crate) nodes: Vec<Node>,
     pub(crate) started: usize,
     pub(crate) ms: u64,
@@ -51,6 +57,7 @@ impl<'a> Fleet<'a> {
         let mut fleet = Self {
             server,
             script: Script::new(SCRIPT),
+            nodes_script: Script::new(NODES_SCRIPT),
             nodes: Vec::new(),
             started: 0,
             ms: 0,
@@ -67,12 +74,14 @@ impl<'a> Fleet<'a> {
 
     pub(crate) fn node(&mut self) -> Node {
         self.started += 1;
-        let standing = Arc::new(Standing::new(Footing::Shared));
+        let standing = Arc::new(Standing::new(Footing::Alone));
+        standing.set_up(true);
         Node {
             name: format!("node{}", self.started),
             account: Arc::new(Account::leased(Arc::clone(&standing))),
             standing,
             open: Vec::new(),
+            memory: (String::new(), 0),
         }
     }
 
@@ -82,21 +91,43 @@ impl<'a> Fleet<'a> {
 
     /// One request of a node; with `lost` the server's answer does not arrive.
     pub(crate) fn sync(&mut self, node: usize, occasion: Occasion, lost: bool) {
-        let now = self.now();
-        let node = &self.nodes[node];
-        let Some(request) = node.account.lease_request(&self.limits, occasion, now) else { return };
-        let lifetime = u64::try_from(LEASE_LIFETIME.as_millis()).unwrap();
-        let value = self
-            .script
-            .key("tenant")
-            .arg(lease_arguments(&node.name, &request, lifetime, 0))
-            .arg(START_SECONDS * 1000 + self.ms)
-            .invoke(self.server)
-            .unwrap();
-        let reply = lease_reply(&value).unwrap().unwrap();
+        let Some((request, arguments)) = self.request(node, occasion) else { return };
+        let reply = lease_reply(&self.ask(&arguments)).unwrap().unwrap();
         if !lost {
-            node.account.lease_reply(&request, &reply, LEASE_LIFETIME, now);
+            self.nodes[node].account.lease_reply(&request, &reply, LEASE_LIFETIME, self.now());
         }
+    }
+
+    /// A node's request, and as the server reads it.
+    pub(crate) fn request(&self, node: usize, occasion: Occasion) -> Option<(LeaseRequest, String)> {
+        let node = &self.nodes[node];
+        let request = node.account.lease_request(&self.limits, occasion, self.now())?;
+        let lifetime = u64::try_from(LEASE_LIFETIME.as_millis()).unwrap();
+        let arguments = lease_arguments(&node.name, &request, lifetime, node.memory.1);
+        Some((request, arguments))
+    }
+
+    /// The server's answer to a request.
+    pub(crate) fn ask(&mut self, arguments: &str) -> Value {
+        let mut call = self.script.key("tenant");
+        call.arg(arguments).arg(START_SECONDS * 1000 + self.ms).invoke(self.server).unwrap()
+    }
+
+    /// A node says that it lives.
+    pub(crate) fn beat(&mut self, node: usize) {
+        let node = &mut self.nodes[node];
+        let mut call = self.nodes_script.key("nodes");
+        call.key("memory").arg(&node.name).arg(u64::try_from(LEASE_LIFETIME.as_millis()).unwrap());
+        call.arg(&node.memory.0).arg(START_SECONDS * 1000 + self.ms);
+        let (_, name, settled_ms): (u32, String, u64) = call.invoke(self.server).unwrap();
+        node.memory = (name, settled_ms);
+    }
+
+    /// A node finds the server again.
+    pub(crate) fn join(&mut self, node: usize) {
+        self.beat(node);
+        self.sync(node, Occasion::Joining, false);
+        self.nodes[node].standing.set_up(true);
     }
 
     pub(crate) fn admit(&mut self, node: usize, prompt: u64, named: Option<u64>) -> Result<(), Refused> {
@@ -121,16 +152,28 @@ impl<'a> Fleet<'a> {
         Ok(())
     }
 
-    /// Lets time pass, in which the nodes renew their leases.
+    /// Lets time pass, in which the nodes that have the server renew their leases.
     pub(crate) fn pass(&mut self, mut ms: u64) {
         while ms > 0 {
             let step = ms.min(1_000);
             self.ms += step;
             ms -= step;
             for node in 0..self.nodes.len() {
-                self.sync(node, Occasion::Renewal, false);
+                if self.is_up(node) {
+                    self.beat(node);
+                    self.sync(node, Occasion::Renewal, false);
+                }
             }
         }
+    }
+
+    pub(crate) fn is_up(&self, node: usize) -> bool {
+        self.nodes[node].standing.footing() == Footing::Shared
+    }
+
+    /// No node has the server.
+    pub(crate) fn all_alone(&self) {
+        self.nodes.iter().for_each(|node| node.standing.set_up(false));
     }
 
     pub(crate) fn settle(&mut self, node: usize, call: usize, part: u64) {

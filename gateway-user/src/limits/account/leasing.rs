@@ -8,10 +8,11 @@ use super::rough::Rough;
 use super::{Account, Ask, Ceiling, Limits, Refused, State, WAIT_FOR_OPEN_CALLS};
 use crate::limits::Now;
 use crate::limits::lease::{
-    Amounts, Budget, Cover, Footing, Lease, LeaseReply, LeaseRequest, Occasion, Resource, Standing, Ticket,
-    Told,
+    Amounts, Budget, Cover, Footing, Lease, LeaseReply, LeaseRequest, Minute, Occasion, Resource, Standing,
+    Ticket, Told,
 };
 use crate::limits::period::{Period, Quota};
+use crate::limits::window::Window;
 use crate::units::{Prices, Tokens};
 
 /// How soon to come back when the fleet's store could not be asked.
@@ -26,8 +27,9 @@ const TYPICAL_OUTPUTS: u64 = 2;
 pub struct LeasedTokens {
     /// What is leased, used and held included.
     pub leased: u64,
-    /// The most that this node may use beyond what the fleet knows of: what is leased and, while the store is down, this
-    /// node's share of the limit.
+    /// What this node may use beside that in any minute while the store is away.
+    pub outage_share: u64,
+    /// What this node has used or holds beyond what the store keeps for it.
     pub overshoot_bound: u64,
 }
 
@@ -81,7 +83,8 @@ impl Account {
         let leaving = occasion == Occasion::Leaving;
         // An open stream may have to grow, so that its tenant is not idle.
         let idle = leaving || (lease.is_idle(now) && sums.held == 0);
-        let slices = lease.request(sums.budgets(limits), idle);
+        let shares = !leaving && lease.wants_shares(now);
+        let slices = lease.request(sums.budgets(limits), idle, shares, now);
         let Told { sequence, answered, generation, used, acknowledged } = lease.told();
         Some(LeaseRequest {
             sequence,
@@ -89,10 +92,11 @@ impl Account {
             generation,
             used,
             acknowledged,
-            window: [sums.calls, sums.tokens],
+            window: [sums.calls.used, sums.tokens.used],
             periods: sums.periods,
             slices,
             idle,
+            shares,
             leaving,
             made_at: now,
         })
@@ -113,16 +117,15 @@ impl Account {
 
     /// What is leased of the minute's tokens; `None` without a fleet or without such a limit.
     pub fn leased_tokens(&self, limits: &Limits, now: Now) -> Option<LeasedTokens> {
-        let limit = u64::from(limits.tokens_per_minute?.get());
         let state = &mut *self.decide();
-        let used = state.tokens.used(now);
+        let sums = state.sums(now);
         let lease = state.lease.as_ref()?;
-        let leased = lease.leased(Resource::Tokens);
-        let share = match lease.footing() {
-            Footing::Shared | Footing::Refusing => 0,
-            Footing::Alone { nodes } => (limit / u64::from(nodes)).saturating_sub(used),
-        };
-        Some(LeasedTokens { leased, overshoot_bound: leased.saturating_add(share) })
+        let budget = sums.token_budgets(limits).find(|budget| budget.resource == Resource::Tokens)?;
+        Some(LeasedTokens {
+            leased: lease.leased(Resource::Tokens),
+            outage_share: lease.outage_share(Resource::Tokens, now),
+            overshoot_bound: lease.overdrawn(&budget, now),
+        })
     }
 }
 
@@ -136,9 +139,9 @@ pub(super) struct LeasedRoom {
 
 /// What is used and held on this node.
 struct Sums {
-    calls: u64,
+    calls: Minute,
     open_calls: u64,
-    tokens: u64,
+    tokens: Minute,
     held: u64,
     cost_held: u64,
     periods: [[u64; 2]; Period::ALL.len()],
@@ -156,13 +159,13 @@ impl Sums {
             resource: Resource::Calls,
             limit: u64::from(limit.get()),
             held: 0,
-            used_here: self.calls,
+            minute: self.calls,
         });
         let open_calls = limits.concurrent_calls.map(|limit| Budget {
             resource: Resource::OpenCalls,
             limit: u64::from(limit.get()),
             held: self.open_calls,
-            used_here: 0,
+            minute: Minute::default(),
         });
         calls.into_iter().chain(open_calls)
     }
@@ -174,20 +177,20 @@ impl Sums {
                 resource: Resource::PeriodTokens(period),
                 limit: limit.get(),
                 held: self.held,
-                used_here: self.periods[period.index()][0],
+                minute: Minute::default(),
             },
             Quota::Spend { limit, period } => Budget {
                 resource: Resource::PeriodCost(period),
                 limit: limit.get(),
                 held: self.cost_held,
-                used_here: self.periods[period.index()][1],
+                minute: Minute::default(),
             },
         });
         let minute = limits.tokens_per_minute.map(|limit| Budget {
             resource: Resource::Tokens,
             limit: u64::from(limit.get()),
             held: self.held,
-            used_here: self.tokens,
+            minute: self.tokens,
         });
         quotas.chain(minute)
     }
@@ -195,10 +198,15 @@ impl Sums {
 
 impl State {
     fn sums(&mut self, now: Now) -> Sums {
+        let over_since_ms = self.lease.as_ref().and_then(|lease| lease.over_since_ms(now));
+        let minute = |window: &mut Window| Minute {
+            used: window.used(now),
+            late: over_since_ms.map_or(0, |since_ms| window.used_since(now, since_ms)),
+        };
         Sums {
-            calls: self.calls.used(now),
+            calls: minute(&mut self.calls),
             open_calls: u64::from(self.open_calls),
-            tokens: self.tokens.used(now),
+            tokens: minute(&mut self.tokens),
             held: self.held.get(),
             cost_held: self.cost_held.get(),
             periods: self.books.map(|book| [book.tokens.get(), book.cost.get()]),
@@ -290,10 +298,15 @@ impl State {
 
     /// The refusal of a call for which a budget's lease is `short` of so much.
     fn unleased(&mut self, budget: &Budget, short: u64, now: Now) -> Refused {
-        let Some(lease) = self.lease.as_ref().filter(|lease| lease.is_exhausted(budget.resource, now)) else {
+        if let Some(lease) = &mut self.lease {
+            lease.refuse(budget.resource);
+        }
+        let Some(lease) = self.lease.as_ref().filter(|lease| lease.is_used_up(budget.resource, now)) else {
             return Refused::Unleased { wait: WAIT_FOR_STORE };
         };
         let more_in = lease.more_in_ms(budget.resource, now).map(Duration::from_millis);
+        // Others were quicker to take what the store had; it is asked again as soon as it helps.
+        let more_in = more_in.or_else(|| (lease.footing() == Footing::Shared).then_some(WAIT_FOR_STORE));
         let count = || u32::try_from(budget.limit).unwrap_or(u32::MAX);
         match budget.resource {
             Resource::Calls => {

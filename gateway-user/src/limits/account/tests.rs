@@ -4,7 +4,8 @@ use std::thread;
 
 use proptest::prelude::*;
 
-use super::super::{Admission, Footing, Quota, Standing};
+use super::super::lease::{LeaseReply, RESOURCES, SliceReply};
+use super::super::{Admission, Footing, Occasion, Quota, Standing};
 use super::*;
 use crate::units::TokenPrice;
 
@@ -200,17 +201,22 @@ fn spent_output_leaves_the_window_a_minute_after_it_was_seen() {
 
 #[test]
 fn one_decision_follows_one_footing() {
-    let standing = Arc::new(Standing::new(Footing::Shared));
+    let standing = Arc::new(Standing::new(Footing::Alone));
     let account = Account::leased(Arc::clone(&standing));
     let limits = tokens_per_minute(100_000);
+    // A share and no lease.
+    account.cover(&limits, &ask(10), START);
+    let request = account.lease_request(&limits, Occasion::Asked, START).unwrap();
+    let slice = SliceReply { share: 1_000, ..SliceReply::default() };
+    let reply = LeaseReply { generation: "1".into(), slices: [slice; RESOURCES] };
+    account.lease_reply(&request, &reply, Duration::ZERO, START);
     let over = AtomicBool::new(false);
-    // Nothing is leased, so that a call is unleased, or let in on the node's share. That the store has nothing left, only a
-    // decision says that read both.
+    // A call is unleased, or let in on the share. That there is too little of the share, only a decision says that read both.
     let strange = thread::scope(|scope| {
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
-                standing.set(Footing::Alone { nodes: 1 });
-                standing.set(Footing::Shared);
+                standing.set_up(false);
+                standing.set_up(true);
             }
         });
         let strange = (0..300_000).find_map(|_| match account.admit(&limits, &ask(10), START) {

@@ -53,6 +53,8 @@ pub struct LeaseRequest {
     pub slices: [SliceRequest; RESOURCES],
     /// Nothing is to be leased: the tenant makes no calls here.
     pub idle: bool,
+    /// Outage shares are wanted: the tenant made calls here not long ago.
+    pub shares: bool,
     /// The node goes.
     pub leaving: bool,
     /// When it was made.
@@ -72,6 +74,10 @@ pub struct SliceRequest {
     pub need: u64,
     /// What the node would like to have unused.
     pub want: u64,
+    /// The outage share that the node has, until it is answered.
+    pub share: u64,
+    /// A call was refused since the last request, because too little was leased.
+    pub refused: bool,
 }
 
 /// The store's answer.
@@ -94,4 +100,6 @@ pub struct SliceReply {
     pub target: u64,
     /// Until more is expected, in milliseconds; 0 when the need was met.
     pub wait_ms: u64,
+    /// The outage share from now on.
+    pub share: u64,
 }
