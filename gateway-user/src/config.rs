@@ -11,6 +11,7 @@ pub(crate) mod document;
 mod endpoint;
 mod error;
 mod files;
+mod forward;
 mod kernel;
 mod listen;
 mod placeholder;
@@ -36,6 +37,7 @@ pub use backend::{Backend, Identity, IdentitySource};
 pub use deployment::Deployment;
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::{ConfigError, ConfigErrors, Position, Problem};
+pub use forward::Forward;
 pub use listen::{Admin, CorsOrigins, ErrorFormat, Listen, Log, LogFormat};
 pub use store::{RedisUrl, Store, StoreLocation, WhenDown};
 pub use tier::{AllowedDeployments, Tier};
@@ -60,6 +62,8 @@ pub struct Config {
     pub tiers: BTreeMap<TierName, Tier>,
     /// Where quotas and the ledger are kept.
     pub store: Store,
+    /// What of a request goes upstream besides the usual.
+    pub forward: Forward,
     /// How refusals are written.
     pub errors: ErrorFormat,
     /// What is shed in the kernel.
@@ -115,6 +119,7 @@ impl Config {
         let deployments = deployment::read_all(root, &backends.names, &prices);
         let tiers = tier::read_all(root, &deployments);
         let store = root.section("store", |section| Store::read(section, folder));
+        let forward = root.section("forward", Forward::read);
         let errors = root.section("errors", ErrorFormat::read);
         let kernel = root.section("kernel", kernel::read);
         let tenants = root.section("tenants", |section| {
@@ -134,6 +139,7 @@ impl Config {
             prices,
             tiers,
             store: store?,
+            forward: forward?,
             errors: errors?,
             tenants: tenants?,
             log: log?,

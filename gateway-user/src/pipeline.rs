@@ -25,7 +25,7 @@ use crate::gateway::{Access, Deployment, Snapshot, Tenant};
 use crate::names::{DeploymentName, TenantName};
 use crate::relay::HeldAnswer;
 use crate::reply::Refusal;
-use crate::request::forward::caller_key;
+use crate::request::forward::{caller_key, is_encoded, strip_request};
 use crate::request::splice::splice;
 use crate::request::{Envelope, Route, query, route};
 use crate::request_id::{GATEWAY_REQUEST_ID, REQUEST_ID, RequestId};
@@ -101,7 +101,7 @@ pub(crate) async fn handle(
 impl Visit<'_> {
     async fn answer(
         &mut self,
-        parts: Parts,
+        mut parts: Parts,
         incoming: &mut Incoming,
         cors: &Cors,
         open: &OpenCall,
@@ -127,13 +127,12 @@ impl Visit<'_> {
         if let Err(refused) = tenant.account.may_call(tenant.limits(), gateway.clock.now()) {
             return Err(self.limited(tenant, refused).await);
         }
-        if let Some(encoding) = parts.headers.get(http::header::CONTENT_ENCODING)
-            && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
-        {
+        if is_encoded(&parts.headers) {
             return Err(Refusal::InvalidRequest(
                 "a compressed body cannot be metered: send it plain".to_owned(),
             ));
         }
+        let target = forward::target(&parts.uri, &self.snapshot.config.forward)?;
         let reading = tenant.start_reading().map_err(Refusal::Limited)?;
         let mut reserved = gateway.buffers.reserve(&tenant.buffered);
         let listen = &self.snapshot.config.listen;
@@ -155,7 +154,8 @@ impl Visit<'_> {
         };
         let edits = demand.edits(limit);
         let (streaming, hide_usage) = (demand.streams(), demand.adds_usage());
-        let request = forward::Forwarded { parts, body: splice(&body, edits), _reserved: reserved };
+        strip_request(&mut parts.headers, &self.snapshot.config.forward.headers);
+        let request = forward::Forwarded { parts, target, body: splice(&body, edits), _reserved: reserved };
         let manner =
             answer::Manner { api, streaming, hide_usage, trailers: self.version == Version::HTTP_2, grant };
         let answered = match forward::send(self.session, &mut call, request).await {

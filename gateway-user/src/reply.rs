@@ -314,9 +314,18 @@ fn limited(f: &mut fmt::Formatter<'_>, refused: &Refused) -> fmt::Result {
             "the budget of {limit} tokens a minute has no room for this call; come back in {} s",
             whole_seconds(*wait)
         ),
-        Refused::Prompt { limit, prompt } => write!(
+        Refused::Prompt { limit, prompt, .. } if prompt > limit => write!(
             f,
             "the prompt of about {prompt} tokens is larger than the whole budget of {limit} tokens a minute"
+        ),
+        Refused::Prompt { limit, prompt, answers: 1 } => write!(
+            f,
+            "the prompt of about {prompt} tokens leaves no room for an answer in the whole budget of {limit} tokens a minute"
+        ),
+        Refused::Prompt { limit, prompt, answers } => write!(
+            f,
+            "{answers} answers at once (`n`, `best_of` or a list of prompts) have no room beside the prompt of about {prompt} \
+             tokens in the whole budget of {limit} tokens a minute: ask for fewer"
         ),
         Refused::TokenQuota { limit, period, ends_at } => {
             write!(f, "the {period} quota of {limit} tokens is used up until {}", utc(*ends_at))

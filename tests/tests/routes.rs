@@ -2,6 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "tests unwrap, and so do their helpers")]
 #![expect(clippy::float_cmp, reason = "counters are whole numbers")]
 
+#[path = "routes/readings.rs"]
+mod readings;
+
 use std::io::Write as _;
 
 use bytes::Bytes;
@@ -433,12 +436,13 @@ async fn browsers_are_told_nothing_by_default() {
 
 #[tokio::test]
 async fn azure_sees_the_callers_bytes_and_the_gateways_identity() {
-    let scene = Scene::start(SCENE).await.unwrap();
+    let allowed = "[forward]\nheaders = [\"X-Custom\"]\nquery = [\"trace\"]\n";
+    let scene = Scene::start(&format!("{allowed}{SCENE}")).await.unwrap();
     let key = scene.acme.primary.as_str();
-    let path = "/openai/deployments/chat/chat/completions?x=%20a&api-version=2024-10-21";
+    let path = "/openai/deployments/chat/chat/completions?api-version=2024-10-21";
     // Spelled as nobody would write it, so that anything written anew would show.
     let body = "{ \"messages\" :[ {\"role\":\"user\",\"content\":\"caf\\u00e9 \u{1F980}\"} ],\t\"temperature\": 1.0e0 ,\n\"max_tokens\":5 }";
-    let mut request = raw(path, key, body);
+    let mut request = raw(&format!("{path}&x=%20a&deployment=chat&Trace=%2d"), key, body);
     for (name, value) in [
         ("ocp-apim-subscription-key", key),
         ("authorization", "Bearer caller"),
@@ -448,7 +452,15 @@ async fn azure_sees_the_callers_bytes_and_the_gateways_identity() {
         ("cookie", "session=1"),
         ("accept-encoding", "gzip"),
         ("user-agent", "a sdk"),
-        ("x-custom", "kept"),
+        ("x-stainless-lang", "python"),
+        ("openai-beta", "responses=v1"),
+        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        ("x-custom", "allowed"),
+        ("azureml-model-deployment", "twin"),
+        ("x-original-url", "/openai/deployments/twin/chat/completions"),
+        ("x-http-method-override", "GET"),
+        ("openai-organization", "another"),
+        ("x-policy-id", "none"),
         ("te", "trailers"),
         ("expect", "100-continue"),
         ("connection", "x-dropped"),
@@ -458,7 +470,7 @@ async fn azure_sees_the_callers_bytes_and_the_gateways_identity() {
     }
     assert_eq!(scene.gateway.call(request).await.unwrap().status, 200);
     let sent = scene.azure.requests().pop().unwrap();
-    assert_eq!(sent.target, path);
+    assert_eq!(sent.target, format!("{path}&trace=-"));
     assert_eq!(sent.body, body, "nothing had to be changed");
     assert_eq!(
         sent.header("authorization"),
@@ -466,9 +478,16 @@ async fn azure_sees_the_callers_bytes_and_the_gateways_identity() {
     );
     assert_eq!(sent.header("host"), Some(&*scene.azure.address().to_string()));
     assert_eq!(sent.header("content-length"), Some(&*body.len().to_string()));
-    for (name, value) in [("x-ms-client-request-id", "traced"), ("user-agent", "a sdk"), ("x-custom", "kept")]
-    {
-        assert_eq!(sent.header(name), Some(value));
+    for name in [
+        "x-ms-client-request-id",
+        "user-agent",
+        "x-stainless-lang",
+        "openai-beta",
+        "traceparent",
+        "x-custom",
+        "content-type",
+    ] {
+        assert!(sent.header(name).is_some(), "{name}");
     }
     for name in [
         "api-key",
@@ -478,6 +497,11 @@ async fn azure_sees_the_callers_bytes_and_the_gateways_identity() {
         "cookie",
         "accept-encoding",
         "x-dropped",
+        "azureml-model-deployment",
+        "x-original-url",
+        "x-http-method-override",
+        "openai-organization",
+        "x-policy-id",
         "te",
         "expect",
         "connection",

@@ -208,6 +208,20 @@ pub enum Problem {
     /// The text is no network interface.
     #[error("must be \"auto\" or an interface's name of at most 15 characters, found {0:?}")]
     Interface(String),
+    /// The text is no header's name.
+    #[error("must be the name of a header, such as \"x-policy-id\", found {0:?}")]
+    HeaderName(String),
+    /// The text is no query parameter's name.
+    #[error("must be the name of a query parameter, of letters, digits, `-`, `_` and `.`, found {0:?}")]
+    ParameterName(String),
+    /// A name that must stay here.
+    #[error("`{name}` {why}, and never goes upstream")]
+    NeverForwarded {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// The text is no key's hash.
     #[error("{0}")]
     KeyHash(#[from] MalformedHash),

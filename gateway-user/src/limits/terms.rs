@@ -88,12 +88,14 @@ pub enum Refused {
         /// Until enough slots have left the window.
         wait: Duration,
     },
-    /// The prompt alone is larger than the minute's whole budget: waiting does not help.
+    /// The prompt, with a token for each answer, is larger than the minute's whole budget: waiting does not help.
     Prompt {
         /// Tokens per minute.
         limit: Tokens,
         /// What the prompt was estimated at.
         prompt: Tokens,
+        /// How many answers were asked for.
+        answers: u64,
     },
     /// Tokens of a calendar period.
     TokenQuota {

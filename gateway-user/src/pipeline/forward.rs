@@ -15,9 +15,9 @@ use super::wait;
 use crate::billing::{End, Metered};
 use crate::buffers::Reserved;
 use crate::call::Call;
+use crate::config::Forward;
 use crate::relay::Source;
 use crate::reply::Refusal;
-use crate::request::forward::strip_request;
 use crate::request::query;
 use crate::session::Session;
 use crate::upstream::backend::{Backend, ConnectError};
@@ -26,6 +26,8 @@ use crate::upstream::connection::{Outgoing, SendError};
 /// What is sent upstream.
 pub(super) struct Forwarded {
     pub(super) parts: Parts,
+    /// What to ask for, behind the backend's own path.
+    pub(super) target: PathAndQuery,
     pub(super) body: Vec<Bytes>,
     /// The memory of its body, where the call does not have it.
     pub(super) _reserved: Option<Reserved>,
@@ -38,10 +40,8 @@ pub(super) async fn send(
     call: &mut Call,
     forwarded: Forwarded,
 ) -> Result<Received, Refusal> {
-    let Forwarded { mut parts, body, _reserved } = forwarded;
-    strip_request(&mut parts.headers);
+    let Forwarded { mut parts, target, body, _reserved } = forwarded;
     parts.headers.reserve(2);
-    let caller_uri = std::mem::take(&mut parts.uri);
     let mut request = Request::from_parts(parts, body);
     let deployment = Arc::clone(&call.deployment);
     let mut refusal = None;
@@ -59,7 +59,7 @@ pub(super) async fn send(
             }
         }
         request.headers_mut().insert(HOST, backend.host_header.clone());
-        *request.uri_mut() = target(&backend.base_path, &caller_uri)?;
+        *request.uri_mut() = behind(&backend.base_path, &target)?;
         match exchange(session, call, backend, &request).await {
             Ok(received) => return Ok(received),
             Err(Failure::Unsent) => refusal = Some(Refusal::UpstreamError),
@@ -148,21 +148,27 @@ async fn exchange(
     }
 }
 
-/// The path and query to ask a backend for: the caller's, without keys, behind the backend's own path.
-fn target(base_path: &str, caller: &Uri) -> Result<Uri, Refusal> {
-    let query = caller.query().map(query::without_keys);
-    let target = match (base_path, &query, caller.path_and_query()) {
+/// The path and query to ask a backend for: the caller's, with what of the query goes upstream.
+pub(super) fn target(uri: &Uri, allowed: &Forward) -> Result<PathAndQuery, Refusal> {
+    let Some(query) = uri.query() else { return path_and_query(uri.path().to_owned()) };
+    let kept = query::forwarded(query, &allowed.query)
+        .map_err(|twice| Refusal::InvalidRequest(twice.to_string()))?;
+    match (kept, uri.path_and_query()) {
         // As it came: the usual case.
-        ("", None | Some(Cow::Borrowed(_)), Some(target)) => target.clone(),
-        _ => {
-            let mut target = format!("{base_path}{}", caller.path());
-            if let Some(query) = query.filter(|query| !query.is_empty()) {
-                target.push('?');
-                target.push_str(&query);
-            }
-            PathAndQuery::try_from(target)
-                .map_err(|error| Refusal::InvalidRequest(format!("the path cannot be forwarded: {error}")))?
-        }
-    };
+        (Cow::Borrowed(_), Some(target)) => Ok(target.clone()),
+        (kept, _) if kept.is_empty() => path_and_query(uri.path().to_owned()),
+        (kept, _) => path_and_query(format!("{}?{kept}", uri.path())),
+    }
+}
+
+/// A target behind the backend's own path.
+fn behind(base_path: &str, target: &PathAndQuery) -> Result<Uri, Refusal> {
+    let target =
+        if base_path.is_empty() { target.clone() } else { path_and_query(format!("{base_path}{target}"))? };
     Ok(Uri::from(target))
+}
+
+fn path_and_query(target: String) -> Result<PathAndQuery, Refusal> {
+    PathAndQuery::try_from(target)
+        .map_err(|error| Refusal::InvalidRequest(format!("the path cannot be forwarded: {error}")))
 }

@@ -135,6 +135,14 @@ pub enum EnvelopeError {
     /// More structure than it may have.
     #[error(transparent)]
     Shape(#[from] ShapeError),
+    /// More answers are asked for than Azure gives.
+    #[error("the field `{key}` must be at most {MOST_CHOICES}, found {found}")]
+    Choices {
+        /// Which field.
+        key: &'static str,
+        /// Its value.
+        found: u64,
+    },
     /// Two fields limit the output.
     #[error("the fields `{0}` and `{1}` exclude each other")]
     Caps(&'static str, &'static str),
@@ -256,6 +264,9 @@ impl<'a> Envelope<'a> {
             "stream_options" => self.stream_options = stream_options(value, range)?,
             "n" | "best_of" => {
                 let times = parsed::<Option<u64>>(key, value, "a positive integer")?.unwrap_or(1);
+                if times > MOST_CHOICES {
+                    return Err(EnvelopeError::Choices { key, found: times });
+                }
                 self.choices = self.choices.max(times);
             }
             "background" => {
@@ -314,6 +325,8 @@ impl<'a> Envelope<'a> {
     }
 }
 
+/// The most that Azure takes as `n` and `best_of` (Azure OpenAI REST API reference, "Completions" and "Chat completions").
+const MOST_CHOICES: u64 = 128;
 /// The fields that the gateway acts on.
 const KEYS: [&str; 20] = [
     "model",
@@ -464,7 +477,7 @@ impl<'de> Deserialize<'de> for OptionFields<'de> {
                 let mut fields = OptionFields { include_usage: None, again: false, is_empty: true };
                 while let Some(Key(key)) = map.next_key()? {
                     fields.is_empty = false;
-                    if key.eq_ignore_ascii_case("include_usage") {
+                    if folded(&key).eq_ignore_ascii_case("include_usage") {
                         fields.again |= fields.include_usage.is_some() || key != "include_usage";
                         fields.include_usage = Some(map.next_value()?);
                     } else {

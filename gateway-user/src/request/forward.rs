@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use http::header::{AUTHORIZATION, CONNECTION, HeaderMap, HeaderName};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_ENCODING, HeaderMap, HeaderName};
 
 use super::query;
 
@@ -36,12 +36,47 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
-/// Removes the headers that do not go upstream: those that speak of this connection (RFC 9110, 7.6.1), of the caller's
-/// credentials or address, or that could redirect what the call costs.
-pub fn strip_request(headers: &mut HeaderMap) {
-    strip_named(headers);
-    strip(headers, |name| !is_forwarded(name));
+/// Whether a body is compressed, or otherwise not what it is once decoded: by any of the codings that all `Content-Encoding`
+/// fields list (RFC 9110, 8.4).
+#[must_use]
+pub fn is_encoded(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(CONTENT_ENCODING).iter();
+    let mut codings =
+        values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    codings.any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"))
 }
+
+/// Leaves only the headers that go upstream: those of [`FORWARDED`], SDK telemetry, and those that the operator allows
+/// `besides`. What a connection names as its own (RFC 9110, 7.6.1) stays here in any case.
+pub fn strip_request(headers: &mut HeaderMap, besides: &[HeaderName]) {
+    strip_named(headers);
+    let is_known = |name: &str| FORWARDED.contains(&name) || name.starts_with("x-stainless-");
+    strip(headers, |name| !is_known(name) && !besides.iter().any(|allowed| allowed == name));
+}
+
+/// What goes upstream of a caller's headers, beside the `x-stainless-*` of OpenAI's SDKs: content negotiation, telemetry, and
+/// what turns on a preview. Any other may be one that Azure, or a proxy before it, takes for a key, another deployment or
+/// another address; `idempotency-key`, were it honoured, would give one tenant's answer to another that guesses it, for all are
+/// one account upstream. What frames the body is written anew, and a compressed answer could not be metered.
+const FORWARDED: [&str; 15] = [
+    "accept",
+    "accept-charset",
+    "accept-language",
+    "content-language",
+    "content-type",
+    "user-agent",
+    // Correlation and telemetry (Azure SDK guidelines; W3C Trace Context; OpenAI API reference, "Debugging requests").
+    "x-ms-client-request-id",
+    "x-ms-return-client-request-id",
+    "x-ms-useragent",
+    "x-client-request-id",
+    "semantic-kernel-version",
+    "traceparent",
+    "tracestate",
+    // Previews (OpenAI API reference; Azure OpenAI, "API version lifecycle").
+    "openai-beta",
+    "aoai-evals",
+];
 
 /// Removes the headers of a response that speak of the connection it came over (RFC 9110, 7.6.1).
 pub fn strip_response(headers: &mut HeaderMap) {
@@ -68,21 +103,6 @@ fn is_hop_by_hop(name: &str) -> bool {
             | "transfer-encoding"
             | "upgrade"
     )
-}
-
-fn is_forwarded(name: &str) -> bool {
-    if is_hop_by_hop(name) {
-        return false;
-    }
-    match name {
-        "authorization" | "api-key" | "cookie" | "forwarded" | "via" | "host" | "content-length"
-        | "expect" | "http2-settings" | "x-real-ip" => false,
-        // A compressed answer could not be metered.
-        "accept-encoding" => false,
-        "x-ms-client-request-id" | "x-ms-return-client-request-id" | "x-ms-useragent" => true,
-        // `x-ms-spillover-deployment` moves a call to another deployment; none of its kind is let through unknown.
-        _ => !["x-ms-", "x-forwarded-", "ocp-apim-"].iter().any(|prefix| name.starts_with(prefix)),
-    }
 }
 
 /// Removes what `Connection` names besides the usual (RFC 9110, 7.6.1).
@@ -144,41 +164,79 @@ mod tests {
         assert_eq!(caller_key(&twice, None).as_deref(), Some(&b"two"[..]));
     }
 
-    #[test]
-    fn what_could_identify_or_redirect_stays_here() {
-        let mut forwarded = headers(&[
-            ("authorization", "Bearer k"),
-            ("api-key", "k"),
-            ("ocp-apim-subscription-key", "k"),
-            ("ocp-apim-trace", "true"),
-            ("host", "gateway"),
-            ("connection", "close, X-Drop"),
-            ("x-drop", "1"),
-            ("cookie", "a=b"),
-            ("te", "trailers"),
-            ("accept-encoding", "gzip"),
-            ("x-forwarded-host", "evil"),
-            ("x-ms-spillover-deployment", "big"),
-            ("x-ms-anything-new", "1"),
-            ("x-ms-client-request-id", "id"),
-            ("x-ms-return-client-request-id", "true"),
-            ("content-type", "application/json"),
-            ("user-agent", "sdk"),
-            ("x-stainless-retry-count", "0"),
-        ]);
-        strip_request(&mut forwarded);
-        let mut names: Vec<_> = forwarded.keys().map(HeaderName::as_str).collect();
+    fn forwarded(given: &[(&'static str, &str)], besides: &[HeaderName]) -> Vec<String> {
+        let mut forwarded = headers(given);
+        strip_request(&mut forwarded, besides);
+        let mut names: Vec<_> = forwarded.keys().map(|name| name.as_str().to_owned()).collect();
         names.sort_unstable();
-        assert_eq!(
-            names,
-            [
-                "content-type",
-                "user-agent",
-                "x-ms-client-request-id",
-                "x-ms-return-client-request-id",
-                "x-stainless-retry-count"
-            ]
-        );
+        names
+    }
+
+    #[test]
+    fn every_content_encoding_counts() {
+        for (values, encoded) in [
+            (&[][..], false),
+            (&["identity"], false),
+            (&["Identity", ""], false),
+            (&["identity, identity"], false),
+            (&["gzip"], true),
+            (&["identity", "gzip"], true),
+            (&["identity,br"], true),
+            (&["identity", "identity", "aes128gcm"], true),
+        ] {
+            let mut given = HeaderMap::new();
+            for value in values {
+                given.append(CONTENT_ENCODING, value.parse().unwrap());
+            }
+            assert_eq!(is_encoded(&given), encoded, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_to_be_harmless_stays_here() {
+        for name in [
+            "authorization",
+            "api-key",
+            "x-api-key",
+            "ocp-apim-subscription-key",
+            "ocp-apim-trace",
+            "host",
+            "cookie",
+            "te",
+            "accept-encoding",
+            "content-encoding",
+            "content-length",
+            "transfer-encoding",
+            "x-forwarded-host",
+            "x-ms-spillover-deployment",
+            "x-ms-oai-image-generation-deployment",
+            "x-ms-anything-new",
+            "azureml-model-deployment",
+            "x-original-url",
+            "x-rewrite-url",
+            "x-http-method-override",
+            "openai-organization",
+            "openai-project",
+            "idempotency-key",
+            "x-policy-id",
+            "x-anything-new",
+        ] {
+            assert!(forwarded(&[(name, "1")], &[]).is_empty(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_sdks_send_goes_upstream() {
+        for name in FORWARDED.into_iter().chain(["x-stainless-retry-count", "x-stainless-lang"]) {
+            assert_eq!(forwarded(&[(name, "1")], &[]), [name]);
+        }
+    }
+
+    #[test]
+    fn what_the_operator_allows_goes_upstream_unless_the_connection_names_it() {
+        let besides = [HeaderName::from_static("x-policy-id"), HeaderName::from_static("x-drop")];
+        let given = [("connection", "close, X-Drop"), ("x-drop", "1"), ("x-policy-id", "1"), ("x-b", "1")];
+        assert_eq!(forwarded(&given, &besides), ["x-policy-id"]);
     }
 
     #[test]
@@ -205,12 +263,12 @@ mod tests {
     #[test]
     fn every_value_of_a_forwarded_header_is_kept() {
         let mut given = HeaderMap::new();
-        given.append("x-a", "1".parse().unwrap());
-        given.append("x-a", "2".parse().unwrap());
+        given.append("accept", "1".parse().unwrap());
+        given.append("accept", "2".parse().unwrap());
         given.append("api-key", "1".parse().unwrap());
         given.append("api-key", "2".parse().unwrap());
-        strip_request(&mut given);
+        strip_request(&mut given, &[]);
         assert_eq!(given.len(), 2);
-        assert_eq!(given.get_all("x-a").iter().count(), 2);
+        assert_eq!(given.get_all("accept").iter().count(), 2);
     }
 }

@@ -6,6 +6,8 @@ use std::borrow::Cow;
 const KEYS: [&str; 2] = ["subscription-key", "api-key"];
 /// A query's parameters that some clients name the deployment in.
 const DEPLOYMENTS: [&str; 4] = ["deployment", "deployment-id", "deployment_id", "model"];
+/// Which version of the API is spoken (Azure OpenAI, "REST API versioning").
+const API_VERSION: &str = "api-version";
 
 /// The caller's key, as it stands in the query. An empty value is no key.
 #[must_use]
@@ -23,28 +25,38 @@ pub fn deployments(query: &str) -> impl Iterator<Item = Cow<'_, str>> {
         .map(|(_, value)| value)
 }
 
-/// The lowest of the API versions that the query names.
+/// The API version that the query names.
 #[must_use]
 pub fn api_version(query: &str) -> Option<Cow<'_, str>> {
-    pairs(query).filter(|(key, _)| key.eq_ignore_ascii_case("api-version")).map(|(_, value)| value).min()
+    pairs(query).find(|(key, _)| key.eq_ignore_ascii_case(API_VERSION)).map(|(_, value)| value)
 }
 
-/// The query without keys, otherwise as it was written; borrowed where there was none.
-#[must_use]
-pub fn without_keys(query: &str) -> Cow<'_, str> {
-    let is_key =
-        |pair: &str| pairs(pair).any(|(key, _)| KEYS.iter().any(|name| key.eq_ignore_ascii_case(name)));
-    if !query.split('&').any(is_key) {
-        return Cow::Borrowed(query);
-    }
-    let mut kept = String::with_capacity(query.len());
-    for pair in query.split('&').filter(|pair| !is_key(pair)) {
-        if !kept.is_empty() {
-            kept.push('&');
+/// A parameter that goes upstream is there twice: each of two readers could take another.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the query parameter `{0}` occurs more than once")]
+pub struct Twice(String);
+
+/// The query that goes upstream: `api-version`, and the parameters that the operator allows `besides` (in lower case). It is
+/// written anew from what was read here, so that upstream reads the same; borrowed where it was written like that already.
+///
+/// # Errors
+/// When one of them is there twice.
+pub fn forwarded<'a>(query: &'a str, besides: &[String]) -> Result<Cow<'a, str>, Twice> {
+    let mut seen: Vec<String> = Vec::new();
+    let mut kept = form_urlencoded::Serializer::new(String::new());
+    for (key, value) in pairs(query) {
+        let name = key.to_ascii_lowercase();
+        if name != API_VERSION && !besides.contains(&name) {
+            continue;
         }
-        kept.push_str(pair);
+        if seen.contains(&name) {
+            return Err(Twice(name));
+        }
+        kept.append_pair(&name, &value);
+        seen.push(name);
     }
-    Cow::Owned(kept)
+    let kept = kept.finish();
+    Ok(if kept == query { Cow::Borrowed(query) } else { Cow::Owned(kept) })
 }
 
 /// The pairs of a query, unescaped: upstream would read `api%2Dkey` as `api-key`.
@@ -57,16 +69,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_found_in_order_and_removed_in_any_spelling() {
+    fn keys_are_found_in_order_and_in_any_spelling() {
         let query = "api-version=2024-10-21&api-key=second&subscription-key=first";
         assert_eq!(key(query).as_deref(), Some("first"));
-        assert_eq!(without_keys(query), "api-version=2024-10-21");
         assert_eq!(key("API%2dkey=x").as_deref(), Some("x"));
         assert_eq!(key("subscription-key=&api-key=&api-key=x").as_deref(), Some("x"));
         assert_eq!(key("subscription-key&api-key="), None);
-        assert_eq!(without_keys("a=1&%61pi-key=x&b=%20"), "a=1&b=%20");
-        assert_eq!(without_keys("api-key"), "");
-        assert!(matches!(without_keys("api-version=1"), Cow::Borrowed("api-version=1")));
+    }
+
+    #[test]
+    fn what_is_known_goes_upstream_and_nothing_else() {
+        let of = |query| forwarded(query, &["trace".to_owned()]).unwrap();
+        assert!(matches!(of("api-version=2024-10-21"), Cow::Borrowed("api-version=2024-10-21")));
+        assert_eq!(
+            of("a=1&%61pi-key=x&API%2Dversion=v1&api-key&deployment=chat&Trace=%26"),
+            "api-version=v1&trace=%26"
+        );
+        assert_eq!(of("api-key"), "");
+        assert_eq!(of(""), "");
+    }
+
+    #[test]
+    fn what_goes_upstream_is_there_once() {
+        for query in
+            ["api-version=1&api-version=2", "api-version=1&API-Version=1", "api%2Dversion=1&api-version="]
+        {
+            assert_eq!(forwarded(query, &[]), Err(Twice("api-version".to_owned())), "{query}");
+        }
+        assert_eq!(forwarded("a=1&a=2", &[]).as_deref(), Ok(""));
+        assert!(forwarded("a=1&A=2", &["a".to_owned()]).is_err());
     }
 
     #[test]

@@ -72,7 +72,8 @@ impl State {
         if let Some(limit) = limits.tokens_per_minute {
             let limit = u64::from(limit.get());
             if ask.prompt.get().saturating_add(least) > limit {
-                return Err(Refused::Prompt { limit: Tokens::new(limit), prompt: ask.prompt });
+                let limit = Tokens::new(limit);
+                return Err(Refused::Prompt { limit, prompt: ask.prompt, answers: ask.answers });
             }
             if limits.ceiling == Ceiling::Strict {
                 // An answer cut short at a sliver of the budget helps nobody: where the tenant's answers are known to

@@ -92,7 +92,8 @@ fn a_named_output_limit_is_held_whole_where_there_is_room() {
 fn a_prompt_beyond_the_whole_budget_is_told_that_waiting_does_not_help() {
     let account = Account::default();
     let refused = account.admit(&tokens_per_minute(100), &ask(101), START).unwrap_err();
-    assert_eq!(refused, Refused::Prompt { limit: Tokens::new(100), prompt: Tokens::new(101) });
+    let (limit, prompt) = (Tokens::new(100), Tokens::new(101));
+    assert_eq!(refused, Refused::Prompt { limit, prompt, answers: 1 });
 }
 
 #[test]

@@ -62,6 +62,7 @@ fn what_could_be_read_in_two_ways_is_refused() {
         r#"{"max_tokens":1,"max_completion_tokens":2}"#,
         r#"{"stream_options":{"include_usage":true,"include_usage":false}}"#,
         r#"{"stream_options":{"Include_Usage":true}}"#,
+        r#"{"stream_options":{"include_u\u017fage":true}}"#,
     ] {
         assert!(parse(body).is_err(), "{body}");
     }
@@ -73,6 +74,20 @@ fn a_name_beyond_ascii_that_folds_to_a_known_one_is_refused() {
         assert!(matches!(parse(body), Err(EnvelopeError::Case { .. })), "{body}");
     }
     assert!(parse("{\"größe\":1}").is_ok());
+}
+
+#[test]
+fn too_many_answers_are_named() {
+    assert_eq!(parse(r#"{"n":128,"best_of":128}"#).unwrap().choices, 128);
+    for (body, key, found) in [
+        (r#"{"n":129}"#, "n", 129),
+        (r#"{"n":1,"best_of":129}"#, "best_of", 129),
+        (r#"{"n":18446744073709551615}"#, "n", u64::MAX),
+    ] {
+        let error = parse(body).unwrap_err();
+        assert_eq!(error, EnvelopeError::Choices { key, found });
+        assert_eq!(error.to_string(), format!("the field `{key}` must be at most 128, found {found}"));
+    }
 }
 
 #[test]
