@@ -9,6 +9,7 @@ mod admit;
 mod checkpoint;
 mod corrections;
 mod leasing;
+mod periods;
 mod removal;
 mod room;
 mod rough;
@@ -34,6 +35,7 @@ use rough::Rough;
 
 pub use checkpoint::{Checkpoint, OpenUse};
 pub use leasing::LeasedTokens;
+pub use periods::Book;
 
 /// How soon to come back when only open calls stand in the way: they may end at any moment.
 const WAIT_FOR_OPEN_CALLS: Duration = Duration::from_secs(1);
@@ -161,6 +163,8 @@ struct State {
     /// A slowly sinking peak of the outputs settled: what an answer of this tenant may well need.
     typical_output: u64,
     books: [Book; Period::ALL.len()],
+    /// The books that the running ones took the place of, which go on beside them: see [`State::roll`].
+    left: Option<Box<[Book; Period::ALL.len()]>>,
     /// Of a tenant that is removed, when the last period has ended that its limits were about, in seconds since
     /// 1970-01-01 UTC; 0 of one that is there.
     over_at: u64,
@@ -168,17 +172,6 @@ struct State {
     corrections: BTreeMap<DeploymentName, Correction>,
     /// Where budgets are shared by a fleet: what this node may use of them.
     lease: Option<Box<Lease>>,
-}
-
-/// The settled use of one running period.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Book {
-    /// When the period ends, in seconds since 1970-01-01 UTC.
-    pub ends_at: u64,
-    /// Tokens used in it.
-    pub tokens: Tokens,
-    /// What they cost.
-    pub cost: NanoDollars,
 }
 
 impl Account {
@@ -328,10 +321,7 @@ impl State {
             lease.book(beyond, [used.tokens, spent.tokens], [used.cost, spent.cost]);
         }
         self.roll(now);
-        for book in &mut self.books {
-            book.tokens = book.tokens.saturating_add(used.tokens).saturating_sub(spent.tokens);
-            book.cost = book.cost.saturating_add(used.cost).saturating_sub(spent.cost);
-        }
+        self.write_down(used, spent);
     }
 
     /// Frees what only a tenant needs that makes calls, if this one makes none.
@@ -340,20 +330,6 @@ impl State {
         self.tokens.rest(now);
         if let Some(lease) = &mut self.lease {
             lease.rest(now);
-        }
-    }
-
-    /// Starts the books anew whose period has ended. A clock set back changes nothing.
-    fn roll(&mut self, now: Now) {
-        // The hour ends first, so that one comparison settles the common case.
-        if now.utc_seconds < self.books[Period::Hourly.index()].ends_at {
-            return;
-        }
-        for (book, period) in self.books.iter_mut().zip(Period::ALL) {
-            if now.utc_seconds >= book.ends_at {
-                let (_, ends_at) = period.around(now.utc_seconds);
-                *book = Book { ends_at, ..Book::default() };
-            }
         }
     }
 }

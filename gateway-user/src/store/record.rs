@@ -55,6 +55,8 @@ mod account {
     /// Of each period three numbers from here on, with one to spare: its end, its tokens and its cost.
     pub(super) const BOOKS: u64 = 16;
     pub(super) const BOOK: u64 = 4;
+    /// The same of the books that those took the place of.
+    pub(super) const LEFT: u64 = 64;
     /// The windows' slots by age.
     pub(super) const CALLS: u64 = 256;
     pub(super) const TOKENS: u64 = 512;
@@ -84,12 +86,14 @@ pub(super) fn account_row(checkpoint: &Checkpoint) -> Vec<u8> {
     ] {
         row.amount(number, amount);
     }
-    for (number, Book { ends_at, tokens, cost }) in
-        (account::BOOKS..).step_by(usize::try_from(account::BOOK).unwrap_or(1)).zip(checkpoint.books)
-    {
-        row.amount(number, ends_at);
-        row.amount(number + 1, tokens.get());
-        row.amount(number + 2, cost.get());
+    for (first, books) in [(account::BOOKS, checkpoint.books), (account::LEFT, checkpoint.left)] {
+        for (number, Book { ends_at, tokens, cost }) in
+            (first..).step_by(usize::try_from(account::BOOK).unwrap_or(1)).zip(books)
+        {
+            row.amount(number, ends_at);
+            row.amount(number + 1, tokens.get());
+            row.amount(number + 2, cost.get());
+        }
     }
     for (first, slots) in [(account::CALLS, &checkpoint.calls), (account::TOKENS, &checkpoint.tokens)] {
         (first..).zip(slots).for_each(|(number, amount)| row.amount(number, u64::from(*amount)));
@@ -108,6 +112,7 @@ pub(super) fn checkpoint(row: &[u8]) -> Option<Checkpoint> {
     let (mut utc_seconds, mut typical_output, mut over_at) = (0, 0, 0);
     let mut open = OpenUse::default();
     let mut books = [Book::default(); Period::ALL.len()];
+    let mut left = books;
     let empty: Slots = [0; _];
     let (mut calls, mut tokens) = (empty, empty);
     let mut corrections: Vec<(DeploymentName, Vec<(u8, u64)>)> = Vec::new();
@@ -139,11 +144,13 @@ pub(super) fn checkpoint(row: &[u8]) -> Option<Checkpoint> {
             }
             account::TOKENS.. => set_slot(&mut tokens, number - account::TOKENS, amount),
             account::CALLS.. => set_slot(&mut calls, number - account::CALLS, amount),
+            account::LEFT.. => set_book(&mut left, number - account::LEFT, amount),
             account::BOOKS.. => set_book(&mut books, number - account::BOOKS, amount),
             _ => {}
         }
     }
     let mut checkpoint = Checkpoint::new(utc_seconds, (calls, tokens), books, open, typical_output);
+    checkpoint.left = left;
     checkpoint.over_at = over_at;
     checkpoint.corrections =
         corrections.into_iter().map(|(name, learned)| (name, Correction::import(learned))).collect();
@@ -252,6 +259,7 @@ mod tests {
         };
         let mut before = Checkpoint::new(1_709_212_455, (slots, more), books, open, 77);
         before.over_at = 1_709_212_519;
+        before.left = books.map(|book| Book { tokens: Tokens::new(book.ends_at), ..book });
         for (deployment, kind) in [("chat", PromptKind::Chat), ("reason", PromptKind::ResponsesTools)] {
             let mut correction = Correction::default();
             correction.learn(kind, Tokens::new(100), Tokens::new(120));

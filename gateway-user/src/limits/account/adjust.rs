@@ -10,10 +10,7 @@ impl Account {
         let mut state = self.state.lock();
         state.changes += 1;
         state.roll(now);
-        for book in &mut state.books {
-            book.tokens = book.tokens.saturating_add(charged.tokens).saturating_sub(given_back.tokens);
-            book.cost = book.cost.saturating_add(charged.cost).saturating_sub(given_back.cost);
-        }
+        state.write_down(charged, given_back);
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Checkpoint {
     pub tokens: Slots,
     /// Settled use of the running periods, in the order of [`Period::ALL`].
     pub books: [Book; Period::ALL.len()],
+    /// The books that those took the place of; without an end where there are none.
+    pub left: [Book; Period::ALL.len()],
     /// What was not settled.
     pub open: OpenUse,
     /// What an answer of this tenant may well need, in tokens.
@@ -75,8 +77,18 @@ impl Checkpoint {
         typical_output: u64,
     ) -> Self {
         let (calls, tokens) = windows;
-        let corrections = BTreeMap::new();
-        Self { utc_seconds, calls, tokens, books, open, typical_output, over_at: 0, corrections, change: 0 }
+        Self {
+            utc_seconds,
+            calls,
+            tokens,
+            books,
+            left: Default::default(),
+            open,
+            typical_output,
+            over_at: 0,
+            corrections: BTreeMap::new(),
+            change: 0,
+        }
     }
 
     /// Whether an account restored from it would be like a new one, or nobody needs it any more.
@@ -84,7 +96,7 @@ impl Checkpoint {
     pub fn is_over(&self, utc_seconds: u64) -> bool {
         let is_removed = self.over_at != 0 && self.over_at <= utc_seconds;
         self.open == OpenUse::default()
-            && (is_removed || self.books.iter().all(|book| book.ends_at <= utc_seconds))
+            && (is_removed || self.books.iter().chain(&self.left).all(|book| book.ends_at <= utc_seconds))
             && utc_seconds.saturating_sub(self.utc_seconds) > WINDOW_SECONDS
     }
 }
@@ -104,6 +116,7 @@ impl Account {
             calls: state.calls.slots(now),
             tokens: state.tokens.slots(now),
             books: state.books,
+            left: state.left.as_deref().copied().unwrap_or_default(),
             open: OpenUse {
                 calls: u64::from(state.open_calls),
                 prompt: state.held_prompts,
@@ -143,6 +156,7 @@ impl Account {
             calls,
             tokens,
             books,
+            left,
             open,
             typical_output,
             over_at,
@@ -156,6 +170,7 @@ impl Account {
             tokens: Window::restore(tokens, elapsed, now),
             typical_output: *typical_output,
             books: *books,
+            left: left.iter().any(|book| book.ends_at != 0).then(|| Box::new(*left)),
             over_at: *over_at,
             corrections: corrections.clone(),
             changes: 1,
@@ -164,12 +179,7 @@ impl Account {
         if elapsed <= WINDOW_SECONDS {
             state.tokens.add(now, held.get());
         }
-        for (book, period) in state.books.iter_mut().zip(Period::ALL) {
-            book.tokens = book.tokens.saturating_add(held);
-            book.cost = book.cost.saturating_add(open.cost);
-            // A clock that was ahead when the book was opened must not keep it open for ever.
-            book.ends_at = book.ends_at.min(period.around(now.utc_seconds).1);
-        }
+        state.write_down(Used { tokens: held, output: Tokens::ZERO, cost: open.cost }, Used::default());
         state.roll(now);
         Self { state: Mutex::new(state), kept: AtomicU64::new(0) }
     }
