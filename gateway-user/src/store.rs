@@ -15,9 +15,9 @@ mod writer;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -48,6 +48,8 @@ pub struct Store {
     begun: AtomicU64,
     done: watch::Sender<Done>,
     outage: Mutex<Option<Outage>>,
+    /// Where the gateway answers operators.
+    announced: OnceLock<SocketAddr>,
     /// Adjustments that accounts have and no checkpoint has taken yet. Whoever changes an account so holds this lock, and so
     /// does a checkpoint from its first look to its last: it has both the change and its row, or neither.
     adjusted: Mutex<VecDeque<Adjustment>>,
@@ -100,13 +102,21 @@ impl Store {
     /// # Errors
     /// When it cannot be used: each error says what to do.
     pub fn open(directory: &Path, now: Now) -> Result<Opened, StoreError> {
-        let Recovered { books, accounts, number } = Books::recover(directory, now)?;
+        let Recovered { books, accounts, number, problem } = Books::recover(directory, now)?;
+        let outage = problem.map(|problem| Outage { since: now.utc_seconds, problem: problem.to_string() });
+        if let Some(Outage { problem, .. }) = &outage {
+            tracing::error!(
+                problem,
+                "the store can be read and not written: budgets go on from what it has, and are kept in memory until there is room"
+            );
+        }
         let store = Arc::new(Self {
             books,
             signal: Signal::default(),
             begun: AtomicU64::new(number),
             done: watch::Sender::new(Done { kept: number, on_disk: number }),
-            outage: Mutex::default(),
+            outage: Mutex::new(outage),
+            announced: OnceLock::new(),
             adjusted: Mutex::default(),
             adjusting: tokio::sync::Mutex::default(),
         });
@@ -115,7 +125,14 @@ impl Store {
 
     /// Leaves a note in the directory of who uses it, for those who find it in use.
     pub fn announce(&self, admin: SocketAddr) {
-        let owner = Owner { pid: std::process::id(), admin };
+        self.announced.get_or_init(|| admin);
+        self.announce_again();
+    }
+
+    /// Leaves that note again: the directory may be another.
+    fn announce_again(&self) {
+        let Some(admin) = self.announced.get() else { return };
+        let owner = Owner { pid: std::process::id(), admin: *admin };
         if let Err(error) = owner.write(self.books.directory()) {
             tracing::warn!(error = %error, "cannot leave a note in the store's directory");
         }
@@ -199,6 +216,12 @@ impl Store {
     pub fn directory(&self) -> &Path {
         self.books.directory()
     }
+}
+
+/// The files that a store in a directory has its books in.
+#[must_use]
+pub fn files(directory: &Path) -> [PathBuf; 2] {
+    Books::files_in(directory)
 }
 
 /// Where the gateway answers operators that uses a directory, or used it last; nothing where no gateway has.

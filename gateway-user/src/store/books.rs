@@ -11,10 +11,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use redb::{ReadableTable as _, WriteTransaction};
 
 use super::StoreError;
-use super::database::{Base, Outlives};
+use super::database::{Base, Outlives, make_directory};
 use super::record;
 use super::record::format::{self, Rows};
 use super::record::{ABOUT, ACCOUNTS, BOOKS, CHECKPOINT, FORMAT, LEDGER};
@@ -35,6 +36,9 @@ pub(super) struct Books {
     journal: Base,
     /// Which books these are: a random number that the journal bears, too.
     id: u64,
+    /// Where the disk could be read at the start and not written, when that was: what the files have is to be settled as of
+    /// then, before anything is written to them.
+    unsettled: Mutex<Option<Now>>,
 }
 
 /// What changes in one commit: whole accounts and whole rows, so that it can be repeated.
@@ -64,14 +68,46 @@ pub(super) struct Recovered {
     pub(super) accounts: HashMap<TenantName, Arc<Account>>,
     /// The last checkpoint that they have.
     pub(super) number: u64,
+    /// Why nothing can be written to them yet, if that is so.
+    pub(super) problem: Option<StoreError>,
 }
 
 impl Books {
     /// Opens the books, makes them where there are none, and brings them to the present: what was held when they were
-    /// last written is settled as used, and what is too old is deleted.
+    /// last written is settled as used, and what is too old is deleted. On a full disk that is done in memory, and on the disk
+    /// once it has room; where it has no books yet it must have, or each start would give everybody a fresh budget.
     pub(super) fn recover(directory: &Path, now: Now) -> Result<Recovered, StoreError> {
+        make_directory(directory).map_err(|source| StoreError::Io { path: directory.to_owned(), source })?;
+        match Self::recover_on_disk(directory, now) {
+            Err(problem) if problem.is_no_room() => Self::recover_in_memory(directory, now, problem),
+            recovered => recovered,
+        }
+    }
+
+    fn recover_in_memory(directory: &Path, now: Now, problem: StoreError) -> Result<Recovered, StoreError> {
+        let main = Base::at(directory.join(MAIN), Outlives::PowerCut);
+        main.reserve()?;
+        let Some(copy) = Base::copy_of(main.path())? else {
+            main.clear()?;
+            return Err(problem);
+        };
+        bring_up(&copy)?;
+        let id = identify(&copy)?;
+        let path = directory.join(JOURNAL);
+        take_in(Base::copy_of(&path), id, &copy)?;
+        let (accounts, number) = copy.commit(|transaction| bring_forward(transaction, now))?;
+        let books = Self {
+            directory: directory.to_owned(),
+            main,
+            journal: Base::at(path, Outlives::Process),
+            id,
+            unsettled: Mutex::new(Some(now)),
+        };
+        Ok(Recovered { books, accounts, number, problem: Some(problem) })
+    }
+
+    fn recover_on_disk(directory: &Path, now: Now) -> Result<Recovered, StoreError> {
         let of = |source| StoreError::Io { path: directory.to_owned(), source };
-        fs::create_dir_all(directory).map_err(of)?;
         let books = Self::open(directory)?;
         let (accounts, number) = books.main.commit(|transaction| bring_forward(transaction, now))?;
         // Only now: until the main database was written, the journal may have been all there is.
@@ -81,7 +117,15 @@ impl Books {
         }
         // The files' names must survive a power cut as their content does.
         File::open(directory).and_then(|directory| directory.sync_all()).map_err(of)?;
-        Ok(Recovered { books, accounts, number })
+        Ok(Recovered { books, accounts, number, problem: None })
+    }
+
+    /// Does on the disk what a start on a full one did in memory.
+    fn settle(&self, at: Now) -> Result<(), StoreError> {
+        bring_up(&self.main)?;
+        take_in(existing(self.journal.path()), self.id, &self.main)?;
+        self.main.commit(|transaction| bring_forward(transaction, at))?;
+        self.start_journal()
     }
 
     /// Opens the books as they are; there must be some.
@@ -100,20 +144,20 @@ impl Books {
         bring_up(&main)?;
         let id = identify(&main)?;
         let path = directory.join(JOURNAL);
-        if path.exists() {
-            match Base::open(path.clone(), Outlives::Process).and_then(|journal| noted(&journal, id)) {
-                Ok(noted) => noted.map_or(Ok(()), |noted| replay(&noted, &main))?,
-                Err(error @ (StoreError::Io { .. } | StoreError::InUse { .. })) => return Err(error),
-                // Only a machine that stopped can have left it so, and then the main database is what counts.
-                Err(error) => {
-                    tracing::warn!(
-                        error = %error,
-                        "the store's journal cannot be read: what was used in the last second before a crash may be missing"
-                    );
-                }
-            }
+        take_in(existing(&path), id, &main)?;
+        let (directory, journal) = (directory.to_owned(), Base::at(path, Outlives::Process));
+        Ok(Self { directory, main, journal, id, unsettled: Mutex::default() })
+    }
+
+    /// Whether the files are where they were. Where they are not, others take their places when they are next written.
+    pub(super) fn check_place(&self) -> Result<(), StoreError> {
+        // What the journal has, the main database has not: it goes into each journal whole.
+        self.journal.check_place();
+        if self.main.check_place() {
+            Ok(())
+        } else {
+            Err(StoreError::Displaced { directory: self.directory.clone() })
         }
-        Ok(Self { directory: directory.to_owned(), main, journal: Base::at(path, Outlives::Process), id })
     }
 
     /// Makes an empty journal in place of the one whose content the main database has.
@@ -125,6 +169,10 @@ impl Books {
             }
             Ok(()) | Err(_) => self.journal.ready(),
         }
+    }
+
+    pub(super) fn files_in(directory: &Path) -> [PathBuf; 2] {
+        [MAIN, JOURNAL].map(|name| directory.join(name))
     }
 
     pub(super) fn directory(&self) -> &Path {
@@ -142,6 +190,11 @@ impl Books {
 
     /// Puts changes on the disk.
     pub(super) fn commit(&self, changes: &Changes) -> Result<(), StoreError> {
+        let unsettled = *self.unsettled.lock();
+        if let Some(at) = unsettled {
+            self.settle(at)?;
+            *self.unsettled.lock() = None;
+        }
         self.main.commit(|transaction| {
             // Another file may have been put in the place of the one that was opened.
             format::bring_up(transaction)?;
@@ -155,6 +208,10 @@ impl Books {
     /// Has changes outlive the process, for as long as the main database does not have them: in place of all that was
     /// noted before.
     pub(super) fn note(&self, changes: &Changes) -> Result<(), StoreError> {
+        if self.unsettled.lock().is_some() {
+            let problem = "the journal has what the database lacks".to_owned();
+            return Err(StoreError::Down { directory: self.directory.clone(), problem });
+        }
         self.journal.commit(|transaction| {
             transaction.delete_table(ACCOUNTS)?;
             transaction.delete_table(LEDGER)?;
@@ -220,6 +277,28 @@ fn identify(main: &Base) -> Result<u64, StoreError> {
         transaction.open_table(ABOUT)?.insert(BOOKS, id)?;
         Ok(id)
     })
+}
+
+/// The journal at a path; nothing where there is none.
+fn existing(path: &Path) -> Result<Option<Base>, StoreError> {
+    if path.exists() { Base::open(path.to_owned(), Outlives::Process).map(Some) } else { Ok(None) }
+}
+
+/// Copies to the main database what a journal has and it has not.
+fn take_in(journal: Result<Option<Base>, StoreError>, id: u64, main: &Base) -> Result<(), StoreError> {
+    let noted = journal.and_then(|journal| journal.map_or(Ok(None), |journal| noted(&journal, id)));
+    match noted {
+        Ok(noted) => noted.map_or(Ok(()), |noted| replay(&noted, main)),
+        Err(error @ (StoreError::Io { .. } | StoreError::InUse { .. })) => Err(error),
+        // Only a machine that stopped can have left it so, and then the main database is what counts.
+        Err(error) => {
+            tracing::warn!(
+                error = %error,
+                "the store's journal cannot be read: what was used in the last second before a crash may be missing"
+            );
+            Ok(())
+        }
+    }
 }
 
 /// What a journal has.

@@ -1,15 +1,16 @@
 //! A database file that is opened anew after a failure, in one of two ways: one that a power cut spares, and one that is
 //! quick however slow the disk is.
 
-use std::fs::{File, Metadata, TryLockError};
+use std::fs::{DirBuilder, File, Metadata, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard};
-use redb::{Database, ReadTransaction, ReadableDatabase as _, WriteTransaction};
+use redb::backends::InMemoryBackend;
+use redb::{Database, ReadTransaction, ReadableDatabase as _, StorageBackend, WriteTransaction};
 use rustix::fs::Advice;
 
 use super::StoreError;
@@ -61,6 +62,50 @@ impl Base {
     /// Opens the file now, if it is not open.
     pub(super) fn ready(&self) -> Result<(), StoreError> {
         self.opened().map(drop)
+    }
+
+    /// The content of a file as a database in memory: for a disk that can be read and not written. Nothing where none was ever
+    /// written: one that could not be made is empty, or all zeros. Its errors are about the file, and after one it must not be used again.
+    pub(super) fn copy_of(path: &Path) -> Result<Option<Self>, StoreError> {
+        let failed = |source: io::Error| StoreError::Io { path: path.to_owned(), source };
+        let content = match std::fs::read(path) {
+            Ok(content) if content.iter().any(|byte| *byte != 0) => content,
+            Ok(_blank) => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        let memory = InMemoryBackend::new();
+        memory.set_len(content.len() as u64).and_then(|()| memory.write(0, &content)).map_err(failed)?;
+        drop(content);
+        let database = opened_with(memory, path)?;
+        let opened = Opened { database: Some(database), file: None, files: 0 };
+        Ok(Some(Self { path: path.to_owned(), outlives: Outlives::Process, opened: RwLock::new(opened) }))
+    }
+
+    /// Has the file locked, and made where there is none, before it is opened.
+    pub(super) fn reserve(&self) -> Result<(), StoreError> {
+        let mut opened = self.opened.write();
+        if opened.file.is_none() {
+            opened.file = Some(Arc::new(self.lock_file()?));
+            opened.files += 1;
+        }
+        Ok(())
+    }
+
+    /// Takes back a file that could not be made, so that the next attempt finds none rather than a damaged one.
+    pub(super) fn clear(&self) -> Result<(), StoreError> {
+        let Some(file) = self.opened.read().file.clone() else { return Ok(()) };
+        file.set_len(0).map_err(|error| self.of(error.into()))
+    }
+
+    /// Whether the file that is used is the one at the path still. Where it is not, the next use opens the one that is there,
+    /// or makes another.
+    pub(super) fn check_place(&self) -> bool {
+        let is_in_place = self.opened.read().file.as_ref().is_none_or(|file| self.is_in_place(file));
+        if !is_in_place {
+            self.opened.write().database = None;
+        }
+        is_in_place
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -146,14 +191,7 @@ impl Base {
                 Arc::clone(file)
             }
         };
-        let mut builder = Database::builder();
-        builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
-        let backend = Backend { file, outlives: self.outlives };
-        match catch_unwind(AssertUnwindSafe(|| builder.create_with_backend(backend))) {
-            Ok(Ok(database)) => Ok(database),
-            Ok(Err(error)) => Err(StoreError::of(&self.path, error)),
-            Err(_panic) => Err(StoreError::panicked(&self.path)),
-        }
+        opened_with(Backend { file, outlives: self.outlives }, &self.path)
     }
 
     /// Whether a file is the one at the path still: a disk may have gone and come back.
@@ -166,8 +204,16 @@ impl Base {
 
     /// The file, which no other process uses from now on, for as long as this one runs: also while it cannot be written.
     fn lock_file(&self) -> Result<File, StoreError> {
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(&self.path);
-        let file = file.map_err(|error| self.of(error.into()))?;
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(false).mode(PRIVATE_FILE);
+        let opening = options.open(&self.path).or_else(|error| match (error.kind(), self.path.parent()) {
+            // The directory may have been deleted while the gateway runs.
+            (io::ErrorKind::NotFound, Some(directory)) => {
+                make_directory(directory).and_then(|()| options.open(&self.path))
+            }
+            _ => Err(error),
+        });
+        let file = opening.map_err(|error| self.of(error.into()))?;
         match file.try_lock() {
             Ok(()) => Ok(file),
             Err(TryLockError::WouldBlock) => Err(self.of(redb::Error::DatabaseAlreadyOpen)),
@@ -182,6 +228,25 @@ impl Base {
     }
 }
 
+/// Makes a directory, and those that it is in, where there are none: what is in it is its owner's alone, whatever the umask.
+pub(super) fn make_directory(directory: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(PRIVATE_DIRECTORY).create(directory)
+}
+
+/// Opens a database, which checks every page of it.
+fn opened_with(backend: impl StorageBackend, path: &Path) -> Result<Database, StoreError> {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
+    match catch_unwind(AssertUnwindSafe(|| builder.create_with_backend(backend))) {
+        Ok(Ok(database)) => Ok(database),
+        Ok(Err(error)) => Err(StoreError::of(path, error)),
+        Err(_panic) => Err(StoreError::panicked(path)),
+    }
+}
+
+const PRIVATE_DIRECTORY: u32 = 0o700;
+const PRIVATE_FILE: u32 = 0o600;
+
 /// A file under a database.
 #[derive(Debug)]
 struct Backend {
@@ -189,7 +254,7 @@ struct Backend {
     outlives: Outlives,
 }
 
-impl redb::StorageBackend for Backend {
+impl StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }

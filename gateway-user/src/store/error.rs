@@ -57,6 +57,16 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
+    /// The files are not where they were.
+    #[error(
+        "store: the files in {} were deleted or replaced while the gateway runs: they are made anew, with all that it knows; \
+         what only they had of the ledger is gone",
+        directory.display()
+    )]
+    Displaced {
+        /// The directory.
+        directory: PathBuf,
+    },
     /// Checkpoints fail at the moment.
     #[error("store: {} cannot be written at the moment: {problem}", directory.display())]
     Down {
@@ -101,6 +111,12 @@ impl StoreError {
             }
             source => Self::Database { path, source: Box::new(source) },
         }
+    }
+
+    /// Whether there is no room on the disk, which may come back.
+    pub(super) fn is_no_room(&self) -> bool {
+        let Self::Io { source, .. } = self else { return false };
+        matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
     }
 
     /// The database panicked, which it does where it finds what it cannot have written.

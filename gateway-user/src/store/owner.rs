@@ -1,8 +1,9 @@
 //! The note that a running gateway leaves in its store's directory: who it is, and where it answers operators.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -20,7 +21,9 @@ impl Owner {
     pub(super) fn write(self, directory: &Path) -> io::Result<()> {
         let note = json!({"pid": self.pid, "admin": self.admin.to_string()});
         let draft = directory.join(DRAFT);
-        fs::write(&draft, format!("{note}\n"))?;
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        options.open(&draft)?.write_all(format!("{note}\n").as_bytes())?;
         fs::rename(draft, directory.join(NOTE))
     }
 

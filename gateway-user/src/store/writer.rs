@@ -83,7 +83,7 @@ impl Writer {
         };
         gateway.metrics.store_kept_at_ms.store(now.monotonic_ms, Ordering::Relaxed);
         gateway.metrics.store_on_disk_at_ms.store(now.monotonic_ms, Ordering::Relaxed);
-        gateway.metrics.store_up.set(1);
+        gateway.metrics.store_up.set(i64::from(store.outage.lock().is_none()));
         let mut writer = Self { store: Arc::clone(store), threads: Vec::new() };
         let disk = Arc::clone(store);
         // The other's end is this one's: it drops the sender.
@@ -164,6 +164,11 @@ impl Work {
     fn checkpoint(&mut self) -> bool {
         let number = self.store.begun.fetch_add(1, Ordering::Relaxed) + 1;
         let now = self.gateway.clock.now();
+        if self.committing.is_none()
+            && let Err(error) = self.store.books.check_place()
+        {
+            self.failed(&error, now);
+        }
         let changes = self.changes(number, now);
         if self.committing.is_some() {
             self.note(&changes, now);
@@ -255,7 +260,8 @@ impl Work {
         let files = self.store.books.files();
         if std::mem::replace(&mut self.files, files) != files {
             tracing::warn!(
-                "another file is in the place of the store's: all that this process knows is written to it"
+                "another file is in the place of the store's: all that this process knows is written to it; what only the file \
+                 before had of the ledger is not in it"
             );
             self.gateway.each_account(|_, account| account.forgotten());
             self.pending.repeat();
@@ -318,6 +324,7 @@ impl Work {
     fn succeeded(&self, now: Now) {
         if let Some(outage) = self.store.outage.lock().take() {
             self.gateway.metrics.store_up.set(1);
+            self.store.announce_again();
             let seconds = now.utc_seconds.saturating_sub(outage.since);
             tracing::warn!(seconds, "the store is back, and has all that was counted meanwhile");
         }

@@ -121,6 +121,109 @@ async fn a_full_disk_stops_no_call_and_loses_nothing() {
     assert_eq!((number(&ledger, "calls"), number(&ledger, "tokens")), (truth.calls, truth.tokens()));
 }
 
+#[tokio::test]
+async fn a_disk_that_is_full_at_the_start_stops_no_call_and_loses_nothing() {
+    let azure = azure();
+    let quota = "[tiers.default]\ntoken_quota = { tokens = 1000000, period = \"yearly\" }\n";
+    let config = Config::for_simulator(&azure).unwrap().with(quota).unwrap();
+    let site = Site::new(&azure, &config).unwrap();
+    let key = site.add_tenant("acme", None).unwrap().primary;
+    let gateway = started(site).await;
+    let mut client = gateway.connect(Protocol::Http1).await.unwrap();
+    assert_eq!(call(&mut client, &key, 50, false).await.unwrap().status, 200);
+    assert_eq!(number(&total(&gateway).await, "calls"), 1);
+    drop(client);
+    let site = gateway.kill().unwrap();
+    fs::rename(site.path().join("state"), site.path().join("kept")).unwrap();
+    fs::create_dir(site.path().join("state")).unwrap();
+    let full = "mount -t tmpfs -o size=4m store state && cp kept/* state/ && ! cat /dev/zero > state/ballast";
+    let gateway = site.start_in(full).unwrap();
+    gateway.ready().await.unwrap();
+    let up = async || gateway.metric("gateway_store_up", &[]).await.unwrap() > 0.5;
+    assert!(!up().await);
+    let used = async || {
+        let status = gateway.admin_page("/status").await.unwrap().json().unwrap();
+        assert!(
+            status["store"]["problem"].as_str().is_none_or(|problem| problem.contains("make room there"))
+        );
+        status["tenants"][0]["quotas"][0]["tokens"].as_u64().unwrap()
+    };
+    assert_eq!(used().await, azure.all_totals().tokens(), "the budget goes on from what was kept");
+    let mut client = gateway.connect(Protocol::Http1).await.unwrap();
+    assert_eq!(call(&mut client, &key, 50, false).await.unwrap().status, 200);
+    assert_eq!(used().await, azure.all_totals().tokens());
+    assert!(!up().await);
+
+    fs::remove_file(format!("/proc/{}/root{}/state/ballast", gateway.pid(), gateway.site().path().display()))
+        .unwrap();
+    wait_until("the store is up", up).await.unwrap();
+    let (ledger, truth) = (total(&gateway).await, azure.all_totals());
+    assert_eq!((number(&ledger, "calls"), number(&ledger, "tokens")), (truth.calls, truth.tokens()));
+}
+
+#[test]
+fn a_full_disk_without_books_is_named_with_what_to_do() {
+    let azure = azure();
+    let site = site(&azure);
+    fs::create_dir(site.path().join("state")).unwrap();
+    let full = "mount -t tmpfs -o size=64k store state && ! cat /dev/zero > state/ballast";
+    let error = format!("{:#}", site.start_in(full).unwrap_err());
+    assert!(error.contains("make room there"), "{error}");
+}
+
+#[tokio::test]
+async fn files_that_are_deleted_while_the_gateway_runs_are_made_anew_with_all_that_it_knows() {
+    for whole_directory in [true, false] {
+        let azure = azure();
+        let quota = "[tiers.default]\ntoken_quota = { tokens = 1000000, period = \"yearly\" }\n";
+        let config = Config::for_simulator(&azure).unwrap().with(quota).unwrap();
+        let site = Site::new(&azure, &config).unwrap();
+        let [busy, quiet] = ["busy", "quiet"].map(|name| site.add_tenant(name, None).unwrap().primary);
+        let gateway = started(site).await;
+        let mut client = gateway.connect(Protocol::Http1).await.unwrap();
+        assert_eq!(call(&mut client, &quiet, 50, false).await.unwrap().status, 200);
+        assert_eq!(call(&mut client, &busy, 10, true).await.unwrap().status, 200);
+        assert_eq!(number(&total(&gateway).await, "calls"), 2);
+        let state = gateway.site().path().join("state");
+        if whole_directory {
+            fs::remove_dir_all(&state).unwrap();
+        } else {
+            fs::rename(state.join("gateway.redb"), state.join("moved-away")).unwrap();
+            fs::remove_file(state.join("journal.redb")).unwrap();
+        }
+        let log = gateway.log().clone();
+        let said = tokio::task::spawn_blocking(move || {
+            log.wait_for("the store is back, and has all that was counted meanwhile")?;
+            log.wait_for("the store is down: budgets and the ledger are kept in memory, and in the journal if that can be written, until it is back")
+        });
+        let said = said.await.unwrap().unwrap();
+        assert!(
+            said["problem"].as_str().unwrap().contains("were deleted or replaced while the gateway runs"),
+            "{said}"
+        );
+        let metric = async |name: &'static str| gateway.metric(name, &[]).await.unwrap();
+        assert!(metric("gateway_store_up").await > 0.5);
+        assert_eq!(call(&mut client, &busy, 10, false).await.unwrap().status, 200);
+        assert_eq!(
+            number(&total(&gateway).await, "calls"),
+            azure.all_totals().calls,
+            "the hour is known still"
+        );
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        for file in ["gateway.redb", "journal.redb", "owner.json"] {
+            // The journal is made when it is needed first.
+            assert!(!state.join(file).exists() || mode(&state.join(file)) == 0o600, "{file}");
+        }
+        assert_eq!(mode(&state), 0o700);
+        drop(client);
+        let gateway = started(gateway.kill().unwrap()).await;
+        let status = gateway.admin_page("/status").await.unwrap().json().unwrap();
+        let books = status["tenants"].as_array().unwrap().iter();
+        let books: u64 = books.map(|tenant| tenant["quotas"][0]["tokens"].as_u64().unwrap()).sum();
+        assert_eq!(books, azure.all_totals().tokens(), "{status}");
+    }
+}
+
 /// The disk takes nothing any more, from now until the process ends, and says so after a while.
 fn break_disk(gateway: &Gateway, after: Duration) -> Child {
     let mut strace = Command::new("strace");
