@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::ConfigErrors;
+use crate::core_dumps;
 use crate::fleet::LedgerError;
 use crate::names::TierName;
 use crate::secret::KeyError;
@@ -88,6 +89,10 @@ impl Cli {
     /// A wrong configuration or tenants file is exit code 2, as a wrong command line is; other failures are 1.
     #[must_use]
     pub fn run(self) -> ExitCode {
+        // Before any secret is read.
+        if let Err(error) = core_dumps::forbid() {
+            return Failure::CoreDumps(error).report();
+        }
         let mut out = io::stdout().lock();
         let result = match self.command {
             Command::Serve(args) => {
@@ -141,6 +146,9 @@ enum Failure {
     /// The running gateway was not asked, or did not answer as it should.
     #[error(transparent)]
     Ask(#[from] AskError),
+    /// The process's memory could be written to a file.
+    #[error("core dumps, which would hold keys and prompts, cannot be turned off: {0}")]
+    CoreDumps(io::Error),
     /// The answer could not be written.
     #[error("standard output: {0}")]
     Output(#[from] io::Error),
@@ -166,6 +174,7 @@ impl Failure {
             | Self::Store(_)
             | Self::Fleet(_)
             | Self::Ask(_)
+            | Self::CoreDumps(_)
             | Self::Output(_) => eprintln!("error: {self}"),
         }
         match self {
@@ -176,6 +185,7 @@ impl Failure {
             | Self::Store(_)
             | Self::Fleet(_)
             | Self::Ask(_)
+            | Self::CoreDumps(_)
             | Self::Output(_) => ExitCode::FAILURE,
         }
     }

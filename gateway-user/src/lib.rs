@@ -10,6 +10,7 @@ mod call;
 pub mod cli;
 mod compute;
 pub mod config;
+mod core_dumps;
 pub mod fleet;
 pub mod gateway;
 pub mod kernel;

@@ -16,7 +16,8 @@ use tracing_subscriber::{Layer as _, fmt};
 use crate::config::{Log, LogFormat};
 pub use writer::Flush;
 
-/// Events of other crates are of interest only when something is wrong.
+/// Events of other crates are of interest only when something is wrong, and below that they show what passes: h2, hyper and
+/// rustls write headers with keys, and bodies.
 const OTHERS: LevelFilter = LevelFilter::WARN;
 
 /// Starts the log. What is still to be written when the guard is dropped is written then; all the rest too, until
@@ -36,11 +37,33 @@ pub fn start(log: Log) -> Flush {
     } else {
         layer.event_format(json::Lines).boxed()
     };
-    let levels =
-        Targets::new().with_default(OTHERS.min(log.level)).with_target(env!("CARGO_CRATE_NAME"), log.level);
-    if tracing_subscriber::registry().with(levels).with(layer).try_init().is_err() {
+    if tracing_subscriber::registry().with(levels(log.level)).with(layer).try_init().is_err() {
         // Another log is in place: a test's.
         tracing::debug!("the log is already started");
     }
     flush
+}
+
+/// What is written at `log.level`: the gateway's own events from there on.
+fn levels(level: LevelFilter) -> Targets {
+    Targets::new().with_default(OTHERS.min(level)).with_target(env!("CARGO_CRATE_NAME"), level)
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn no_level_shows_what_other_crates_see_of_calls() {
+        let levels = levels(LevelFilter::TRACE);
+        assert!(levels.would_enable("gateway_user::pipeline", &Level::TRACE));
+        for other in
+            ["h2::codec", "hyper::proto::h1", "rustls::conn", "azure_core::http", "reqwest", "redis", "redb"]
+        {
+            assert!(levels.would_enable(other, &Level::WARN), "{other}");
+            assert!(!levels.would_enable(other, &Level::INFO), "{other}");
+        }
+    }
 }

@@ -315,3 +315,12 @@ async fn no_secret_shows_up_anywhere() {
     let tenants = fs::read_to_string(scene.gateway.site().path().join("tenants.toml")).unwrap();
     assert!(!tenants.contains(key), "only hashes are kept");
 }
+
+#[tokio::test]
+async fn a_gateway_leaves_no_core_dump() {
+    let scene = Scene::start("").await.unwrap();
+    let limits = fs::read_to_string(format!("/proc/{}/limits", scene.gateway.pid())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    let figures: Vec<_> = core.split_whitespace().skip(4).take(2).collect();
+    assert_eq!(figures, ["0", "0"], "{core}");
+}

@@ -89,6 +89,9 @@ pub enum Warning {
         /// Its limit.
         tokens: u32,
     },
+    /// A file with what others are not to know.
+    #[error("{}: every user of this host can read it: take that from them with chmod o-rwx", .0.display())]
+    ReadableByOthers(PathBuf),
     /// A certificate that no caller takes any more.
     #[error("listen.certificate: {} expired {}, and callers refuse it; replace it", path.display(), in_days(*days, "ago"))]
     CertificateExpired {
