@@ -1,5 +1,5 @@
 //! The bill of a call: one pure function from how the call ended, what was seen of its answer and what was held for it, to what
-//! it pays. README's table "What is paid" is the test of it, row by row.
+//! it pays. the table in docs/budgets.md is its test, row by row.
 
 use std::time::Duration;
 

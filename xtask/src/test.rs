@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::workspace;
 
 mod deploy;
+mod links;
 mod rust;
 mod sdk;
 mod setup;
@@ -23,6 +24,7 @@ const STEPS: &[Step] = &[
     Step { name: "format", about: "cargo fmt --check", run: rust::format },
     Step { name: "lint", about: "clippy on all targets, warnings are errors", run: rust::lint },
     Step { name: "docs", about: "rustdoc with private items, warnings are errors", run: rust::docs },
+    Step { name: "links", about: "the links between the Markdown files", run: links::check },
     Step {
         name: "ebpf",
         about: "the committed kernel object is what its sources build to",

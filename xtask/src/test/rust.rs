@@ -37,6 +37,7 @@ pub(super) fn unit(context: &Context) -> Result<Outcome> {
     pass(cargo(&context.root).args([
         "test",
         "--locked",
+        "--no-fail-fast",
         "--package=gateway-ebpf",
         "--package=gateway-user",
         "--package=gateway-fuzz",
