@@ -13,6 +13,7 @@ mod error;
 mod files;
 mod forward;
 mod kernel;
+pub(crate) mod key;
 mod listen;
 mod placeholder;
 mod store;

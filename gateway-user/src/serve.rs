@@ -8,6 +8,7 @@ mod connection;
 pub mod descriptors;
 mod door;
 pub mod frames;
+mod open;
 pub mod proxy_protocol;
 mod timed;
 mod worker;

@@ -6,6 +6,7 @@
 //! for a few kilobytes as all the rest of a call; [`OutputCounter`] follows a stream in small steps.
 
 mod audio;
+mod basis;
 mod bound;
 mod count;
 mod effort;
@@ -24,9 +25,10 @@ mod raw;
 mod schema;
 mod tools;
 
+pub use basis::Basis;
 pub use bound::{byte_bound, may_hold_file};
 pub use encoding::{count_text, preload};
-pub use estimate::{Basis, Estimate, bound_prompt, estimate_prompt};
 pub(crate) use estimate::{Counted, count_prompt};
+pub use estimate::{Estimate, bound_prompt, estimate_prompt};
 pub use output::OutputCounter;
 pub use prompt_kind::PromptKind;

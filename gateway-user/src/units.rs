@@ -180,6 +180,17 @@ impl Prices {
             product(fresh, self.input) + product(cached, self.cached_input) + product(output, self.output);
         NanoDollars(u64::try_from(picos.div_ceil(1000)).unwrap_or(u64::MAX))
     }
+    /// The most that a call can cost: no prompt token is cheaper for having been cached.
+    #[must_use]
+    pub fn cost_bound(&self, prompt: Tokens, output: Tokens) -> NanoDollars {
+        Self { input: self.dearest_input(), ..*self }.cost(prompt, Tokens::ZERO, output)
+    }
+
+    /// The price of an input token, cached or not.
+    #[must_use]
+    pub fn dearest_input(&self) -> TokenPrice {
+        self.input.max(self.cached_input)
+    }
 }
 
 fn product(tokens: Tokens, price: TokenPrice) -> u128 {

@@ -147,7 +147,8 @@ async fn serve(
     let shedding = shedder.is_attached();
     let clock = Clock::start();
     let (mut registry, metrics) = metrics::registry();
-    panics::observe(Arc::clone(&metrics));
+    let counted = Arc::clone(&metrics);
+    panics::observe(move |scope| counted.panicked(scope));
     let mut backends = Backends::new(&config, tls::client()?, clock, Arc::clone(&metrics), supervisor)?;
     let prepared = backends.of(&config);
     let keeping = keeping(&config, clock, &metrics, &mut registry)?;

@@ -3,8 +3,8 @@
 //! A misspelt section makes every reference into it wrong. Such references are left out, for they would be gone with the
 //! mistake. What may have a cause of its own is kept, and comes after.
 
-use super::document::joined;
 use super::error::{ConfigError, Position, Problem};
+use super::key::joined;
 
 /// How a problem relates to the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,7 +11,9 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
+use super::causes;
 use super::error::{ConfigError, ConfigErrors, Position, Problem, nearest};
+use super::key::{joined, key_at, quoted};
 use super::placeholder;
 
 /// Proof that a problem was noted.
@@ -35,13 +37,13 @@ pub(crate) fn read<T>(
     }
     if !syntax.is_empty() {
         // What cannot be parsed would only be reported as missing once more.
-        return Err(ConfigErrors::new(path, problems.found.into_inner()));
+        return Err(ConfigErrors::new(path, causes::first(problems.found.into_inner())));
     }
     let place = Place { name: String::new(), span: None };
     let value = Section::read(place, Some(root.get_ref()), &problems, read);
     match (value, problems.found.into_inner()) {
         (Ok(value), errors) if errors.is_empty() => Ok(value),
-        (Ok(_) | Err(Reported(())), errors) => Err(ConfigErrors::new(path, errors)),
+        (Ok(_) | Err(Reported(())), errors) => Err(ConfigErrors::new(path, causes::first(errors))),
     }
 }
 
@@ -303,45 +305,4 @@ impl<'d> Section<'d> {
     fn path(&self, key: &str) -> String {
         joined(&self.place.name, key)
     }
-}
-
-pub(super) fn joined(path: &str, key: &str) -> String {
-    if path.is_empty() { quoted(key) } else { format!("{path}.{}", quoted(key)) }
-}
-
-/// A key as TOML has it: bare where it can be.
-pub(super) fn quoted(key: &str) -> String {
-    let bare = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
-    if bare { key.to_owned() } else { format!("{key:?}") }
-}
-
-/// The key in whose line or value a syntax error at `offset` is, with its section as it is written: what cannot be parsed has
-/// no keys yet. Empty where there is none.
-pub(crate) fn key_at(text: &str, offset: usize) -> String {
-    let (mut section, mut key, mut start) = ("", "", 0);
-    for line in text.split_inclusive('\n') {
-        if start > offset {
-            break;
-        }
-        start += line.len();
-        let line = line.trim();
-        if let Some(header) = line.strip_prefix('[') {
-            section = header.trim_start_matches('[').split(']').next().unwrap_or_default().trim();
-            key = "";
-        } else if let Some((name, _)) = line.split_once('=').filter(|(name, _)| looks_like_a_key(name)) {
-            key = name.trim();
-        }
-    }
-    match (section, key) {
-        ("", key) => key.to_owned(),
-        (section, "") => section.to_owned(),
-        (section, key) => format!("{section}.{key}"),
-    }
-}
-
-/// Whether what stands before a `=` can be a key, and not a piece of a text or of a list.
-fn looks_like_a_key(text: &str) -> bool {
-    let text = text.trim();
-    !text.is_empty()
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '"' | '\'' | ' '))
 }

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::document::key_at;
-use super::{EndpointError, causes};
+use super::EndpointError;
+use super::key::key_at;
 use crate::names::{BackendName, DeploymentName, ModelName, NameError};
 use crate::secret::MalformedHash;
 use crate::tenant::DirectoryError;
@@ -56,8 +56,8 @@ impl Position {
 }
 
 impl ConfigErrors {
-    pub(crate) fn new(path: &Path, errors: Vec<ConfigError>) -> Self {
-        Self { path: path.to_owned(), errors: causes::first(errors) }
+    pub(super) fn new(path: &Path, errors: Vec<ConfigError>) -> Self {
+        Self { path: path.to_owned(), errors }
     }
 
     pub(crate) fn file(path: &Path, problem: Problem) -> Self {

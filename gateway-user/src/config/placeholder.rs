@@ -2,7 +2,7 @@
 
 use toml::de::DeValue;
 
-use super::document::joined;
+use super::key::joined;
 
 /// Adds the keys of all placeholders in a value to `found`; `name` is the value's own key.
 pub(super) fn find(value: &DeValue<'_>, name: String, found: &mut Vec<String>) {

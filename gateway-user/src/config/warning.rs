@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::document::joined;
+use super::key::joined;
 use super::{Config, Endpoint, IdentitySource, Tier};
 use crate::limits::Ceiling;
 use crate::names::{BackendName, DeploymentName, ModelName, TierName};

@@ -30,7 +30,6 @@ use super::terms::{Ask, Ceiling, Limits, Refused};
 use super::window::Window;
 use crate::names::DeploymentName;
 use crate::units::{NanoDollars, Prices, Tokens};
-use room::cost_bound;
 use rough::Rough;
 
 pub use checkpoint::{Checkpoint, OpenUse};
@@ -190,7 +189,7 @@ impl Account {
         let mut state = self.decide();
         state.room(limits, Tokens::ZERO, more.get(), Rough::default(), prices, now)?;
         state.leased_room(limits, Tokens::ZERO, more.get(), prices, now)?;
-        let cost = cost_bound(prices, Tokens::ZERO, more);
+        let cost = prices.cost_bound(Tokens::ZERO, more);
         state.hold(more, cost);
         held.output = held.output.saturating_add(more);
         held.cost = held.cost.saturating_add(cost);
@@ -200,7 +199,7 @@ impl Account {
     /// Gives back what a prompt was held for beyond its closer estimate.
     pub fn shrink_prompt(&self, held: &mut Held, estimate: Tokens, prices: &Prices) {
         let surplus = held.prompt.saturating_sub(estimate);
-        let cost = held.cost.saturating_sub(cost_bound(prices, held.prompt.min(estimate), held.output));
+        let cost = held.cost.saturating_sub(prices.cost_bound(held.prompt.min(estimate), held.output));
         held.prompt = held.prompt.saturating_sub(surplus);
         held.cost = held.cost.saturating_sub(cost);
         let by_bytes = std::mem::take(&mut held.by_bytes);

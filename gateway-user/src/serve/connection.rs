@@ -22,9 +22,9 @@ use tokio_rustls::server::TlsStream;
 
 use super::calm::{self, Calm};
 use super::door::{self, Entered, Shed};
+use super::open::OpenConnection;
 use super::proxy_protocol;
 use super::timed::Timed;
-use super::worker::OpenConnection;
 use crate::config::Listen;
 use crate::gateway::Gateway;
 use crate::kernel::{Caller, Refusal, Seat};

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::connection::{self, Accepted};
 use super::door::Entered;
+use super::open::OpenConnection;
 use super::{ServeError, Shared};
 use crate::call::{Reporter, Reports};
 use crate::session::WorkerState;
@@ -37,23 +38,6 @@ struct Handover {
     stream: std::net::TcpStream,
     peer: SocketAddr,
     open: OpenConnection,
-}
-
-/// Counts a connection among all that are open, and among its worker's, until it is dropped.
-#[derive(Debug)]
-pub(super) struct OpenConnection {
-    among: Arc<AtomicUsize>,
-    /// `gateway_connections`.
-    connections: Gauge,
-    /// Its places among all, and among its source's.
-    pub(super) entered: Entered,
-}
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.among.fetch_sub(1, Ordering::Relaxed);
-        self.connections.dec();
-    }
 }
 
 impl Worker {
@@ -109,9 +93,7 @@ impl Worker {
     }
 
     fn opened(&self, entered: Entered) -> OpenConnection {
-        self.open.fetch_add(1, Ordering::Relaxed);
-        self.connections.inc();
-        OpenConnection { among: Arc::clone(&self.open), connections: self.connections.clone(), entered }
+        OpenConnection::new(Arc::clone(&self.open), self.connections.clone(), entered)
     }
 
     /// Ends the worker with all that it still has open.

@@ -9,10 +9,7 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::task::{Context, Poll};
-
-use crate::metrics::Metrics;
 
 /// What a thread is at, and what a panic in it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -94,10 +91,10 @@ pub(crate) fn contained<T>(scope: Scope, run: impl FnOnce() -> T) -> Option<T> {
 
 /// From now on panics are logged and counted, in place of the standard library's lines on standard error. A backtrace is
 /// in the log where `RUST_BACKTRACE` asks for it.
-pub(crate) fn observe(metrics: Arc<Metrics>) {
+pub(crate) fn observe(count: impl Fn(Scope) + Send + Sync + 'static) {
     std::panic::set_hook(Box::new(move |panic| {
         let scope = CURRENT.get();
-        metrics.panicked(scope);
+        count(scope);
         log(scope, panic);
     }));
 }

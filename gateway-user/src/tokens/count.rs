@@ -2,9 +2,9 @@
 
 use serde_json::value::RawValue;
 
+use super::basis::Basis;
 use super::effort::Effort;
 use super::encoding::{count_piece, first_piece};
-use super::estimate::Basis;
 use super::prompt_kind::PromptKind;
 use super::{pdf, raw};
 use crate::api::Api;

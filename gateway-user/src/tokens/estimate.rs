@@ -2,6 +2,7 @@
 
 use serde_json::value::RawValue;
 
+use super::basis::{Basis, REFERENCE_TOKENS};
 use super::count::Count;
 use super::effort::{Effort, Tokenising};
 use super::prompt_kind::PromptKind;
@@ -47,22 +48,6 @@ impl Estimate {
     pub const fn is_kept_upstream(&self) -> bool {
         matches!(self.basis, Basis::Kept)
     }
-}
-
-/// What an estimate rests on, best first; a sum rests on the worst of its parts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Basis {
-    /// The published rules, applied to everything that the prompt holds.
-    Counted,
-    /// The most that a part can cost: an image or a sound of unknown size, or a body that cannot be read.
-    Bound,
-    /// An allowance: the body holds a part of which nobody can tell what it costs (a file, a hosted tool).
-    Allowance,
-    /// An allowance, too, for what upstream finds or fetches and the body only names: a file by its address, what a search
-    /// found.
-    Stored,
-    /// An allowance, too, for what upstream keeps for its whole account under an id: an uploaded file, an earlier item.
-    Kept,
 }
 
 /// What came of counting a prompt.
@@ -201,10 +186,6 @@ fn refer(count: &mut Count, value: &RawValue) {
         count.assumed(REFERENCE_TOKENS, Basis::Stored);
     }
 }
-
-/// What a reference to something outside the body is taken to cost. Nobody publishes a figure, and no figure would be a
-/// bound: it keeps such calls from being free while they run; settlement corrects it.
-pub(super) const REFERENCE_TOKENS: Tokens = Tokens::new(4096);
 
 /// What `reasoning.mode: "pro"` adds to a prompt: the attempts that upstream makes before it answers. Nobody publishes a
 /// figure; recorded answers count about 1,500 for a short question.

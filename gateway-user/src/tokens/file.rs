@@ -1,7 +1,7 @@
 //! Files that a request holds.
 
+use super::basis::{Basis, REFERENCE_TOKENS};
 use super::count::Count;
-use super::estimate::{Basis, REFERENCE_TOKENS};
 use super::{encoded, pdf};
 use crate::units::Tokens;
 

@@ -3,7 +3,7 @@
 
 use serde_json::value::RawValue;
 
-use super::estimate::Basis;
+use super::basis::Basis;
 use super::image_size::Size;
 use super::raw;
 use crate::model::{ImageRule, Limit};

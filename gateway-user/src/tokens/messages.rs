@@ -8,8 +8,8 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
+use super::basis::{Basis, REFERENCE_TOKENS};
 use super::count::Count;
-use super::estimate::{Basis, REFERENCE_TOKENS};
 use super::image::{self, Detail};
 use super::prompt_kind::PromptKind;
 use super::tools::Declared;

@@ -6,8 +6,8 @@
 
 use serde_json::value::RawValue;
 
+use super::basis::{Basis, REFERENCE_TOKENS};
 use super::count::Count;
-use super::estimate::{Basis, REFERENCE_TOKENS};
 use super::items::Runs;
 use super::{items, raw, schema};
 use crate::model::Generation;

@@ -1,6 +1,5 @@
 //! Whether a call is let in.
 
-use super::room::cost_bound;
 use super::rough::Rough;
 use super::{Account, Ask, Ceiling, Held, Limits, Refused, State, Used, WAIT_FOR_OPEN_CALLS, wait};
 use crate::limits::{Grant, Now};
@@ -118,7 +117,7 @@ impl State {
                 Ceiling::Soft => self.likely_output().min(ask.output_wanted()),
             },
             sliced: limits.ceiling == Ceiling::Strict && output < ask.output_wanted(),
-            cost: cost_bound(&ask.prices, ask.prompt, output),
+            cost: ask.prices.cost_bound(ask.prompt, output),
             by_bytes,
             spent: Used::default(),
         };

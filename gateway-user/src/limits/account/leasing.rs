@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::room::{affordable, cost_bound, fits};
+use super::room::{affordable, fits};
 use super::rough::Rough;
 use super::{Account, Ask, Ceiling, Limits, Refused, State, WAIT_FOR_OPEN_CALLS};
 use crate::limits::Now;
@@ -51,7 +51,7 @@ impl Account {
 
     /// Whether this node has leased enough to hold `more` output tokens for an open call.
     pub fn cover_growth(&self, limits: &Limits, more: Tokens, prices: &Prices, now: Now) -> Cover {
-        let cost = cost_bound(prices, Tokens::ZERO, more).get();
+        let cost = prices.cost_bound(Tokens::ZERO, more).get();
         self.decide().covered(limits, &Amounts { calls: 0, tokens: more.get(), cost }, now)
     }
 
@@ -235,7 +235,7 @@ impl State {
         Some(Amounts {
             calls: 1,
             tokens: ask.prompt.get().saturating_add(output),
-            cost: cost_bound(&ask.prices, ask.prompt, Tokens::new(output)).get(),
+            cost: ask.prices.cost_bound(ask.prompt, Tokens::new(output)).get(),
         })
     }
 
@@ -278,7 +278,7 @@ impl State {
             let free = lease.free(&budget, now);
             let (taken, least) = match budget.resource {
                 Resource::PeriodCost(_) => {
-                    let of = |prompt, output| cost_bound(prices, prompt, output).get();
+                    let of = |prompt, output| prices.cost_bound(prompt, output).get();
                     (of(prompt, Tokens::ZERO), of(Tokens::ZERO, Tokens::new(enough)))
                 }
                 Resource::Calls | Resource::OpenCalls | Resource::Tokens | Resource::PeriodTokens(_) => {
@@ -358,7 +358,7 @@ fn room_in(free: u64, budget: &Budget, prompt: Tokens, prices: &Prices) -> u64 {
         Resource::Calls | Resource::OpenCalls => u64::MAX,
         Resource::Tokens | Resource::PeriodTokens(_) => free.saturating_sub(prompt.get()),
         Resource::PeriodCost(_) => {
-            let prompt = cost_bound(prices, prompt, Tokens::ZERO).get();
+            let prompt = prices.cost_bound(prompt, Tokens::ZERO).get();
             affordable(free.saturating_sub(prompt), prices.output)
         }
     }

@@ -4,7 +4,7 @@ use super::rough::Rough;
 use super::{Limits, Refused, State, wait};
 use crate::limits::Now;
 use crate::limits::period::Quota;
-use crate::units::{NanoDollars, Prices, TokenPrice, Tokens};
+use crate::units::{Prices, TokenPrice, Tokens};
 
 impl State {
     /// How many output tokens every limit has room for on this node beside a prompt; refused where that is fewer than `enough`,
@@ -36,9 +36,9 @@ impl State {
                 }
                 Quota::Spend { limit, period } => {
                     let book = self.books[period.index()];
-                    let prompt_cost = cost_bound(prices, prompt, Tokens::ZERO);
+                    let prompt_cost = prices.cost_bound(prompt, Tokens::ZERO);
                     let taken = book.cost.saturating_add(self.cost_held).saturating_add(prompt_cost);
-                    let enough_cost = cost_bound(prices, Tokens::ZERO, Tokens::new(enough)).max(spare.cost);
+                    let enough_cost = prices.cost_bound(Tokens::ZERO, Tokens::new(enough)).max(spare.cost);
                     let free = fits(limit.get(), taken.get(), enough_cost.get())
                         .ok_or(Refused::SpendQuota { limit, period, ends_at: book.ends_at })?;
                     room = room.min(affordable(free, prices.output));
@@ -70,7 +70,7 @@ impl State {
             }
             Quota::Spend { limit, period } => {
                 let taken = self.books[period.index()].cost.saturating_add(self.cost_held);
-                affordable(limit.saturating_sub(taken).get(), dearest_input(prices))
+                affordable(limit.saturating_sub(taken).get(), prices.dearest_input())
             }
         });
         let room = quotas.min().unwrap_or(u64::MAX);
@@ -88,15 +88,6 @@ pub(super) const fn fits(limit: u64, taken: u64, enough: u64) -> Option<u64> {
         Some(free) if free >= enough => Some(free),
         _ => None,
     }
-}
-
-/// The most that a call can cost: no prompt token is cheaper for having been cached.
-pub(super) fn cost_bound(prices: &Prices, prompt: Tokens, output: Tokens) -> NanoDollars {
-    Prices { input: dearest_input(prices), ..*prices }.cost(prompt, Tokens::ZERO, output)
-}
-
-fn dearest_input(prices: &Prices) -> TokenPrice {
-    prices.input.max(prices.cached_input)
 }
 
 pub(super) fn affordable(nano_dollars: u64, price: TokenPrice) -> u64 {

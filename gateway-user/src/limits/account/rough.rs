@@ -4,7 +4,6 @@
 //! more than it is free. All of a tenant's together may take a [`PART`]th of what is left of each of its limits: so a
 //! twentieth of a limit is never lost to them, and a tenant without such limits never has a prompt counted.
 
-use super::room::cost_bound;
 use super::{Ask, State};
 use crate::units::{NanoDollars, Tokens};
 
@@ -20,7 +19,7 @@ pub(super) struct Rough {
 
 impl Rough {
     pub(super) fn of(ask: &Ask) -> Self {
-        Self { tokens: ask.prompt, cost: cost_bound(&ask.prices, ask.prompt, Tokens::ZERO) }
+        Self { tokens: ask.prompt, cost: ask.prices.cost_bound(ask.prompt, Tokens::ZERO) }
     }
 
     pub(super) const fn plus(self, other: Self) -> Self {
