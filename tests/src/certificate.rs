@@ -78,15 +78,23 @@ impl Authority {
     /// # Errors
     /// When the certificate is none, which would be a bug.
     pub fn client_config(&self, protocols: &[&[u8]]) -> anyhow::Result<rustls::ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(self.authority.as_bytes())?)?;
-        let mut config = rustls::ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-        Ok(config)
+        trusting(&self.authority, protocols)
     }
+}
+
+/// What a client trusts an authority with, of which it has the PEM; see [`Authority::client_config`].
+///
+/// # Errors
+/// When that is no certificate.
+pub fn trusting(authority: &str, protocols: &[&[u8]]) -> anyhow::Result<rustls::ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.as_bytes())?)?;
+    let mut config = rustls::ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    Ok(config)
 }
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {

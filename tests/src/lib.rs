@@ -4,6 +4,7 @@ pub mod certificate;
 pub mod harness;
 pub mod kernel_maps;
 pub mod load;
+pub mod neighbour;
 pub mod netns;
 pub mod packets;
 pub mod runaway;

@@ -21,6 +21,7 @@ mod fleet;
 mod gateway;
 mod kernel;
 mod measure;
+mod neighbour;
 mod nginx;
 mod process;
 mod proxy;
@@ -64,6 +65,8 @@ pub(crate) struct BenchArgs {
 enum What {
     /// Let agents run away against a budget, and count what was really generated
     Runaway(runaway::RunawayArgs),
+    /// Measure what an honest tenant gets beside attackers, and what the gateway takes
+    Neighbour(neighbour::NeighbourArgs),
     /// Measure what shedding in the kernel costs, and what it is worth to an honest client under a flood
     Kernel(kernel::KernelArgs),
     /// Measure what budgets shared through Redis add to a call's latency
@@ -85,6 +88,7 @@ enum Format {
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     match &args.what {
         Some(What::Runaway(args)) => return runaway::run(args),
+        Some(What::Neighbour(args)) => return neighbour::run(args),
         Some(What::Kernel(args)) => return kernel::run(args),
         Some(What::Fleet(args)) => return fleet::run(args),
         None => {}
