@@ -4,6 +4,7 @@
 //! usage chunk that the gateway asked for and the caller did not. Where a response cannot be read, what was held for
 //! the call stands.
 
+pub mod answer;
 pub mod cut;
 mod framing;
 pub mod hide;
@@ -11,5 +12,6 @@ pub mod inflate;
 pub mod json;
 pub mod stream;
 pub mod usage;
+mod wire;
 
 pub use usage::Usage;

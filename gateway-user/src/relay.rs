@@ -49,8 +49,6 @@ const PATIENCE: Duration = Duration::from_millis(200);
 const COUNT_TOGETHER: usize = 1024;
 /// Forwarded bytes that may wait while more of them arrive at once.
 const MOST_UNCOUNTED: usize = 16 * 1024;
-/// Bytes of text to a token, beyond which upstream's count is compared with the gateway's own: prose has four or five.
-const MOST_BYTES_A_TOKEN: u64 = 12;
 /// What a hold grows by when a stream has used it up.
 const GROWTH: Tokens = Tokens::new(256);
 
@@ -511,8 +509,7 @@ impl Relay {
 fn metered(meter: &StreamMeter, unread: bool) -> Metered {
     let usage = meter.usage().copied();
     let seen = match &usage {
-        // No text that is written has so few tokens: a count as low is not worth believing.
-        Some(usage) if meter.answer_bytes() / MOST_BYTES_A_TOKEN <= usage.output.get() => Tokens::ZERO,
+        Some(usage) if usage.accounts_for(meter.answer_bytes()) => Tokens::ZERO,
         Some(_) => meter.answer_total(),
         None => meter.output_total(),
     };

@@ -267,12 +267,18 @@ async fn a_count_of_upstreams_is_believed_within_bounds() {
         (UsageReport::Wrong { input: 5, output: 4_294_967_295 }, 16_384.0, 16_384.0),
         (UsageReport::Wrong { input: 5, output: 1995 }, 1995.0, 1995.0),
     ] {
-        let scene = Scene::start("").await.unwrap();
-        scene.azure.behave(Behaviour { tokens: 2000, usage: reported, ..Behaviour::default() });
-        assert_eq!(call(&scene, CHAT).await.status, 200);
-        let paid = output(&scene).await;
-        assert!((least..=most).contains(&paid), "{reported:?}: {paid}");
-        let corrected = scene.gateway.metric("gateway_usage_out_of_bounds_total", &[]).await.unwrap();
-        assert_eq!(corrected, if least == most && least < 2000.0 { 0.0 } else { 1.0 }, "{reported:?}");
+        for (path, streams) in [(CHAT, true), (RESPONSES, true), (CHAT, false), (RESPONSES, false)] {
+            let scene = Scene::start("").await.unwrap();
+            scene.azure.behave(Behaviour { tokens: 2000, usage: reported, ..Behaviour::default() });
+            let mut body = body(path);
+            body["stream"] = streams.into();
+            let request = post(path, &scene.acme.primary, &body).unwrap();
+            assert_eq!(scene.gateway.call(request).await.unwrap().status, 200);
+            scene.at_rest().await.unwrap();
+            let (paid, what) = (output(&scene).await, format!("{reported:?}, {path}, stream: {streams}"));
+            assert!((least..=most).contains(&paid), "{what}: {paid}");
+            let corrected = scene.gateway.metric("gateway_usage_out_of_bounds_total", &[]).await.unwrap();
+            assert_eq!(corrected, if least == most && least < 2000.0 { 0.0 } else { 1.0 }, "{what}");
+        }
     }
 }

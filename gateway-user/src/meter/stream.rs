@@ -4,8 +4,6 @@
 //! line is held only up to a bound: a longer one, as the event that ends a response and repeats it whole, is scanned
 //! for its usage as it passes.
 
-mod wire;
-
 use memchr::{memchr2, memmem};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -13,11 +11,11 @@ use serde_json::value::RawValue;
 use super::framing::{Framing, Line};
 use super::json::UsageScanner;
 use super::usage::Usage;
+use super::wire::{self, Chunk, Delta, ResponseEvent, Text};
 use crate::api::Api;
 use crate::model::Encoding;
 use crate::tokens::OutputCounter;
 use crate::units::Tokens;
-use wire::{Chunk, Delta, ResponseEvent, Text};
 
 /// The longest line that is held to be parsed as a whole.
 const LONGEST_LINE: usize = 32 * 1024;

@@ -18,6 +18,13 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// Whether the output is as large as that of a text of so many bytes may be, so that the two need not be compared: no text
+    /// that is written has fewer tokens.
+    #[must_use]
+    pub const fn accounts_for(&self, bytes: u64) -> bool {
+        bytes / MOST_BYTES_A_TOKEN <= self.output.get()
+    }
+
     /// Reads a `usage` object in either of its shapes: `prompt_tokens` and `completion_tokens` of chat completions,
     /// completions and embeddings, or `input_tokens` and `output_tokens` of responses, with their details.
     ///
@@ -74,6 +81,9 @@ struct InputDetails {
 struct OutputDetails {
     reasoning_tokens: Option<u32>,
 }
+
+/// Bytes of text to a token: prose has four or five.
+const MOST_BYTES_A_TOKEN: u64 = 12;
 
 #[cfg(test)]
 mod tests {

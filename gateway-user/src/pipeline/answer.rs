@@ -18,6 +18,7 @@ use crate::billing::End;
 use crate::buffers::Reserved;
 use crate::call::Call;
 use crate::limits::Grant;
+use crate::meter::answer;
 use crate::meter::hide::UsageHider;
 use crate::meter::inflate::Inflater;
 use crate::meter::stream::StreamMeter;
@@ -215,7 +216,13 @@ async fn hold(
             Err(refusal) => break Some(refusal),
         }
     };
-    let metered = document.metered();
+    let mut metered = document.metered();
+    if status.is_success()
+        && !document.is_compressed()
+        && let Some(usage) = &metered.usage
+    {
+        metered.seen = answer::unaccounted(parts.iter().cloned(), call.deployment.facts.encoding, usage);
+    }
     let end = match &refusal {
         _ if !status.is_success() => error(status, &parts),
         Some(_) => End::Unfinished,

@@ -25,6 +25,11 @@ impl Document {
         }
     }
 
+    /// Whether its bytes are compressed.
+    pub(crate) const fn is_compressed(&self) -> bool {
+        self.inflater.is_some()
+    }
+
     /// What was seen so far. The text itself is not counted: it comes with its usage, or is cut off.
     pub(crate) fn metered(&self) -> Metered {
         Metered { usage: self.scanner.usage(), unread: true, answered: true, ..Metered::default() }

@@ -1,4 +1,4 @@
-//! The events of streams, as far as they are read (OpenAI API reference: "Chat completion chunk", "Responses streaming").
+//! Answers and the events of streams, as far as they are read (OpenAI API reference: "Chat completion chunk", "Responses streaming").
 
 use std::borrow::Cow;
 use std::fmt;
@@ -153,6 +153,47 @@ impl<'a> Delta<'a> {
     pub(super) fn speech(&self) -> usize {
         self.audio.iter().filter_map(|audio| audio.data.as_ref()).map(|Text(data)| data.len()).sum()
     }
+}
+
+/// An answer in one piece, of any API.
+#[derive(Deserialize)]
+pub(super) struct Whole<'a> {
+    /// Of a chat or of an older completion.
+    #[serde(borrow, default)]
+    pub(super) choices: Vec<WholeChoice<'a>>,
+    /// Of the Responses API.
+    #[serde(borrow, default)]
+    pub(super) output: Vec<Item<'a>>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct WholeChoice<'a> {
+    #[serde(borrow)]
+    pub(super) text: Option<Text<'a>>,
+    /// It has the fields of a delta.
+    #[serde(borrow)]
+    pub(super) message: Option<Delta<'a>>,
+}
+
+/// What the model wrote of an item: a message, or a call of a function or a tool that takes text.
+#[derive(Deserialize)]
+pub(super) struct Item<'a> {
+    #[serde(borrow, rename = "type")]
+    pub(super) kind: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    pub(super) content: Option<Vec<Part<'a>>>,
+    #[serde(borrow)]
+    pub(super) arguments: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) input: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Part<'a> {
+    #[serde(borrow)]
+    pub(super) text: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) refusal: Option<Text<'a>>,
 }
 
 /// An event of a Responses stream.
