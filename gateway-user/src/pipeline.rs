@@ -88,7 +88,7 @@ pub(crate) async fn handle(
         Err(refusal) => {
             let pause = visit.refused(&refusal, &open).await;
             let response = visit.refuse(&refusal, &open);
-            unread.discard(&mut incoming, &refusal).await;
+            unread.discard(&mut incoming, &refusal, &session.activity).await;
             pause.begin(&session);
             response
         }

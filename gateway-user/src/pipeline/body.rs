@@ -17,6 +17,7 @@ use crate::gateway::Gateway;
 use crate::names::TenantName;
 use crate::reply::Refusal;
 use crate::request::Envelope;
+use crate::session::Activity;
 use crate::tokens;
 use crate::units::Tokens;
 
@@ -140,7 +141,7 @@ const LEAST_GATHERED: usize = 16 * 1024;
 
 /// A body that a refusal leaves unread. Some clients lose the answer when their request is reset before all of it was sent
 /// (curl before 8: "HTTP/2 stream was not closed cleanly"), and an HTTP/1.1 connection with an unread body cannot be used
-/// again. So what is small is read and dropped first, as nginx does.
+/// again. So what is small is read and dropped first. A large one is dropped after the answer, on a connection that ends.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Unread {
     /// The caller sends its body only once it is asked to (RFC 9110, 10.1.1), and after a refusal not at all.
@@ -154,17 +155,19 @@ impl Unread {
 
     /// Drops the rest of a small body, unless it takes too long. A source under penalty is not waited for: only what it has
     /// sent already is dropped.
-    pub(super) async fn discard(self, body: &mut Incoming, refusal: &Refusal) {
-        let is_large = body.size_hint().lower() > SMALL_BODY as u64;
-        if self.is_withheld || is_large || matches!(refusal, Refusal::BodyTimeout) {
+    pub(super) async fn discard(self, body: &mut Incoming, refusal: &Refusal, connection: &Activity) {
+        if self.is_withheld || matches!(refusal, Refusal::BodyTimeout) {
             return;
         }
-        let patience = match refusal {
-            Refusal::SourceLimit { .. } => Duration::ZERO,
-            _ => PATIENCE,
-        };
-        // Either way the answer goes out now.
-        drop(tokio::time::timeout(patience, drain(body)).await);
+        let is_penalty = matches!(refusal, Refusal::SourceLimit { .. });
+        if body.size_hint().lower() <= SMALL_BODY as u64 {
+            let patience = if is_penalty { Duration::ZERO } else { PATIENCE };
+            // Either way the answer goes out now.
+            drop(tokio::time::timeout(patience, drain(body)).await);
+        }
+        if !body.is_end_stream() && !is_penalty {
+            connection.cut_short();
+        }
     }
 }
 

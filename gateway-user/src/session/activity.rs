@@ -19,6 +19,8 @@ pub(crate) struct Activity {
     idle_since_ms: AtomicU64,
     /// Whether a tenant's key was shown.
     known: AtomicBool,
+    /// Whether the last request was answered before all of its body had come.
+    cut_short: AtomicBool,
     /// Until when nothing is read, in milliseconds since `start`; zero while reading goes on.
     rests_until_ms: AtomicU64,
     /// Why it was asked to make room, if it was.
@@ -33,6 +35,7 @@ impl Activity {
             calls: AtomicU64::new(0),
             idle_since_ms: AtomicU64::new(0),
             known: AtomicBool::new(false),
+            cut_short: AtomicBool::new(false),
             rests_until_ms: AtomicU64::new(0),
             asked_to_go: Mutex::new(None),
             asked: Notify::new(),
@@ -51,6 +54,16 @@ impl Activity {
     /// A tenant's key was shown.
     pub(crate) fn is_known(&self) {
         self.known.store(true, Ordering::Relaxed);
+    }
+
+    /// A request was answered before all of its body had come, and its caller may still be sending.
+    pub(crate) fn cut_short(&self) {
+        self.cut_short.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`cut_short`](Self::cut_short) was said.
+    pub(crate) fn is_cut_short(&self) -> bool {
+        self.cut_short.load(Ordering::Relaxed)
     }
 
     /// Whether a call is open.

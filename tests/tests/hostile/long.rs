@@ -1,5 +1,7 @@
 //! Long bodies, which cost more to read than others: they are bounded, count as calls, and are in nobody's way.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use gateway_tests::harness::{Protocol, Reply, Scene, chat, user_says};
 use http::Request;
@@ -104,6 +106,28 @@ async fn a_request_that_was_wrong_counts_as_a_call_and_one_that_a_limit_refused_
         assert_eq!((refused.status.as_u16(), refused.error().as_deref()), (429, Some("rate_limit")));
     }
     assert_eq!(used().await, 6);
+    scene.unharmed().await.unwrap();
+}
+
+#[tokio::test]
+async fn who_sends_all_of_a_body_before_it_reads_gets_its_refusal() {
+    let scene = Scene::start("[listen]\nmax_body_bytes = 200000\n").await.unwrap();
+    for framing in ["content-length: 8000000", "transfer-encoding: chunked"] {
+        let mut connection = raw(&scene).await;
+        connection.write(head(&scene, &format!("{framing}\r\n")).as_bytes()).await.unwrap();
+        for number in 0..80 {
+            let piece = "x".repeat(100_000);
+            let piece =
+                if framing.ends_with("chunked") { format!("{:x}\r\n{piece}\r\n", 100_000) } else { piece };
+            connection.write(piece.as_bytes()).await.unwrap();
+            if number == 2 {
+                // By now it is refused.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+        let answer = connection.read_to_end().await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{framing}: {answer}");
+    }
     scene.unharmed().await.unwrap();
 }
 
