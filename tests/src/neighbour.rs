@@ -1,8 +1,9 @@
 //! An honest tenant beside attackers: what its calls take, and what the gateway takes, quiet and under each attack.
 //!
-//! Each attack meets a fresh gateway, which may use every core. The honest callers run on a thread of their own core; the
-//! attackers are another process, behind everyone else on that core (`nice`), so that what they cost themselves is neither
-//! the gateway's nor the honest callers' time. They come from other addresses of loopback than the honest callers.
+//! Each attack meets a fresh gateway, which has every core but the first. The honest callers have the first; the attackers and
+//! the upstreams that only they call are other processes, behind everyone else on that core (`nice`), so that what they cost
+//! themselves is neither the gateway's nor the honest callers' time. They come from other addresses of loopback than the
+//! honest callers.
 
 mod assault;
 mod attack;
@@ -11,6 +12,7 @@ mod connections;
 mod frames;
 mod honest;
 mod unread;
+mod upstreams;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,15 +21,17 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
-use crate::harness::{Config, Gateway, ScriptedUpstream, Site};
+use crate::harness::{Config, Gateway, Site};
 use crate::load::process::ProcessTree;
 use crate::simulator::{Options, Simulator};
 use assault::Attacker;
 use attack::{ATTACKS, Attack};
 use honest::Honest;
+use upstreams::Upstreams;
 
 pub use assault::Assault;
 pub use honest::Figures;
+pub use upstreams::serve as serve_upstreams;
 
 /// What is measured.
 #[derive(Debug, Clone, Serialize)]
@@ -45,7 +49,7 @@ pub struct Plan {
 pub struct Report {
     /// What was planned.
     pub plan: Plan,
-    /// The cores that gateway, callers and attackers share.
+    /// The cores of the gateway; callers and attackers share another.
     pub cores: usize,
     /// Without an attack first, then under each.
     pub rows: Vec<Row>,
@@ -86,15 +90,16 @@ pub async fn run(plan: Plan) -> anyhow::Result<Report> {
             names()
         );
     }
+    let (callers, gateways) = shares_of(&sched_getaffinity(None)?);
+    sched_setaffinity(None, &callers)?;
     let azure = Simulator::start(Options { recorded: 0, fixed_answers: true, ..Options::default() })?;
-    let (large, endless) = (unread::large_answers()?, unread::endless_streams()?);
-    let config = config(&azure, &large, &endless, plan.kernel)?;
-    let everywhere = sched_getaffinity(None)?;
+    let upstreams = Upstreams::start()?;
+    let config = config(&azure, &upstreams, plan.kernel)?;
     let wanted = |attack: &&Attack| plan.only.is_empty() || plan.only.iter().any(|name| name == attack.name);
     let mut rows = Vec::new();
     for attack in std::iter::once(None).chain(ATTACKS.iter().filter(wanted).map(Some)) {
         // A child has the cores of the thread that starts it.
-        sched_setaffinity(None, &everywhere)?;
+        sched_setaffinity(None, &gateways)?;
         let name = attack.map_or("quiet", |attack| attack.name);
         let site = Site::new(&azure, &config)?;
         let honest = site.add_tenant("honest", Some("honest"))?.primary;
@@ -102,11 +107,11 @@ pub async fn run(plan: Plan) -> anyhow::Result<Report> {
             site.add_tenant("hostile", Some(attack.map_or("limited", |attack| attack.tier)))?.primary;
         let gateway = Arc::new(site.start()?);
         gateway.ready().await?;
-        sched_setaffinity(None, &first_of(&everywhere))?;
+        sched_setaffinity(None, &callers)?;
         let row = measure(&gateway, honest, &hostile, attack, Duration::from_secs(plan.seconds)).await;
         rows.push(row.map_err(|error| error.context(name))?);
     }
-    Ok(Report { plan, cores: usize::try_from(everywhere.count())?, rows })
+    Ok(Report { plan, cores: usize::try_from(gateways.count())?, rows })
 }
 
 async fn measure(
@@ -155,20 +160,20 @@ async fn measure(
     })
 }
 
-fn first_of(cores: &CpuSet) -> CpuSet {
-    let mut first = CpuSet::new();
-    if let Some(core) = (0..CpuSet::MAX_CPU).find(|core| cores.is_set(*core)) {
+/// The cores of the callers, the first one, and those of the gateway, all others. A single one is shared.
+fn shares_of(all: &CpuSet) -> (CpuSet, CpuSet) {
+    let (mut first, mut others) = (CpuSet::new(), *all);
+    if let Some(core) = (0..CpuSet::MAX_CPU).find(|core| all.is_set(*core)) {
         first.set(core);
+        others.unset(core);
     }
-    first
+    if others.count() == 0 {
+        others = *all;
+    }
+    (first, others)
 }
 
-fn config(
-    azure: &Simulator,
-    large: &ScriptedUpstream,
-    endless: &ScriptedUpstream,
-    kernel: bool,
-) -> anyhow::Result<Config> {
+fn config(azure: &Simulator, upstreams: &Upstreams, kernel: bool) -> anyhow::Result<Config> {
     let mode = if kernel { "required" } else { "off" };
     Config::for_simulator(azure)?.with(&format!(
         r#"
@@ -207,8 +212,8 @@ fn config(
         ceiling = "soft"
         "#,
         azure.endpoint(),
-        large.address(),
-        endless.address(),
+        upstreams.large,
+        upstreams.endless,
     ))
 }
 

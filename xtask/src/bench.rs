@@ -5,7 +5,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::{env, fs};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -210,6 +210,20 @@ fn build(measures: &str, gateway: bool) -> Result<PathBuf> {
     let target =
         env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |target| root.join(target));
     Ok(target.join("release"))
+}
+
+/// Builds and runs a program of the tests' that measures a gateway by itself; gives the JSON that it prints.
+fn measured(program: &str, arguments: &[&str]) -> Result<Value> {
+    let release = build(program, true)?;
+    let output = Command::new(release.join(program))
+        .args(arguments)
+        .env("AOAI_GATEWAY_BIN", release.join("aoai-gateway"))
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("starting {program}"))?;
+    ensure!(output.status.success(), "{program} did not come to its end: {}", output.status);
+    serde_json::from_slice(&output.stdout).with_context(|| format!("reading what {program} measured"))
 }
 
 /// A store that the gateway has to itself.

@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use gateway_tests::neighbour::{Assault, Plan, run};
+use gateway_tests::neighbour::{Assault, Plan, run, serve_upstreams};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 #[derive(Debug, Parser)]
@@ -28,13 +28,18 @@ enum Part {
     /// Attack, until standard input ends
     #[command(hide = true)]
     Attack(Assault),
+    /// Serve what attackers ask for, until standard input ends
+    #[command(hide = true)]
+    Upstreams,
 }
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "the answer and the error of a command")]
 fn main() -> ExitCode {
     match measure(Arguments::parse()) {
         Ok(report) => {
-            println!("{report}");
+            if let Some(report) = report {
+                println!("{report}");
+            }
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -44,15 +49,17 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure(arguments: Arguments) -> anyhow::Result<String> {
+fn measure(arguments: Arguments) -> anyhow::Result<Option<String>> {
     raise_file_limit()?;
     let Arguments { part, seconds, only, kernel } = arguments;
-    if let Some(Part::Attack(assault)) = part {
-        return Ok(assault.run()?.to_string());
+    match part {
+        Some(Part::Attack(assault)) => return Ok(Some(assault.run()?.to_string())),
+        Some(Part::Upstreams) => return serve_upstreams().map(|()| None),
+        None => {}
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let report = runtime.block_on(run(Plan { seconds, only, kernel }))?;
-    Ok(serde_json::to_string(&report)?)
+    Ok(Some(serde_json::to_string(&report)?))
 }
 
 /// Thousands of connections.

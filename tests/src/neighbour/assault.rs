@@ -95,5 +95,5 @@ impl Drop for Attacker {
     }
 }
 
-/// Nine tenths of a core that is wanted by others are theirs (sched(7)).
-const NICE: i32 = 10;
+/// All but a hundredth of a core that others want is theirs (sched(7)).
+pub(super) const NICE: i32 = 19;

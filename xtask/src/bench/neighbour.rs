@@ -1,13 +1,11 @@
 //! `cargo xtask bench neighbour`: what an honest tenant gets beside attackers, attack by attack. Fails when an honest call
 //! failed or took long, or when the gateway took too much memory.
 
-use std::process::{Command, Stdio};
-
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use serde_json::Value;
 
-use super::{Format, build};
+use super::{Format, measured};
 
 /// Options of `cargo xtask bench neighbour`.
 #[derive(Debug, Args)]
@@ -28,24 +26,17 @@ pub(super) struct NeighbourArgs {
 
 #[expect(clippy::print_stdout, reason = "the result of the command")]
 pub(super) fn run(args: &NeighbourArgs) -> Result<()> {
-    let release = build("neighbour", true)?;
-    let mut command = Command::new(release.join("neighbour"));
+    let mut arguments = Vec::new();
     if args.quick {
-        command.args(["--seconds", "4"]);
+        arguments.extend(["--seconds", "4"]);
     }
     for name in &args.only {
-        command.args(["--only", name]);
+        arguments.extend(["--only", name]);
     }
     if args.kernel {
-        command.arg("--kernel");
+        arguments.push("--kernel");
     }
-    command
-        .env("AOAI_GATEWAY_BIN", release.join("aoai-gateway"))
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit());
-    let output = command.output().context("starting the honest tenant and its neighbours")?;
-    ensure!(output.status.success(), "the attacks did not come to an end: {}", output.status);
-    let report: Value = serde_json::from_slice(&output.stdout).context("reading what was measured")?;
+    let report = measured("neighbour", &arguments)?;
     match args.format {
         Format::Table => print!("{}", table(&report)),
         Format::Json => println!("{report:#}"),
@@ -103,11 +94,11 @@ fn table(report: &Value) -> String {
     }));
     let plan = &report["plan"];
     let mut text = format!(
-        "honest callers, 200 calls a second, beside each attack for {} s on {} cores, {} the kernel programs; \
-         times in ms\n\n",
+        "honest callers, 200 calls a second, beside each attack for {} s, {} the kernel programs; the gateway has {} of \
+         the cores, callers and attackers another; times in ms\n\n",
         plan["seconds"],
-        report["cores"],
         if plan["kernel"] == true { "with" } else { "without" },
+        report["cores"],
     );
     for row in &cells {
         for (column, cell) in row.iter().enumerate() {

@@ -1,13 +1,11 @@
 //! `cargo xtask bench runaway`: what runaway agents come to under a strict and under a soft ceiling, and what honest
 //! callers get beside them. Fails when a strict budget was overshot or an honest tenant starved.
 
-use std::process::{Command, Stdio};
-
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use serde_json::Value;
 
-use super::{Format, build};
+use super::{Format, measured};
 
 /// Options of `cargo xtask bench runaway`.
 #[derive(Debug, Args)]
@@ -22,18 +20,9 @@ pub(super) struct RunawayArgs {
 
 #[expect(clippy::print_stdout, reason = "the result of the command")]
 pub(super) fn run(args: &RunawayArgs) -> Result<()> {
-    let release = build("runaway", true)?;
-    let mut command = Command::new(release.join("runaway"));
-    if args.quick {
-        command.args(["--limit", "10000", "--agents", "40", "--seconds", "15"]);
-    }
-    command
-        .env("AOAI_GATEWAY_BIN", release.join("aoai-gateway"))
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit());
-    let output = command.output().context("starting the runaway agents")?;
-    ensure!(output.status.success(), "the runaway agents did not come to an end: {}", output.status);
-    let report: Value = serde_json::from_slice(&output.stdout).context("reading what was measured")?;
+    let arguments: &[&str] =
+        if args.quick { &["--limit", "10000", "--agents", "40", "--seconds", "15"] } else { &[] };
+    let report = measured("runaway", arguments)?;
     match args.format {
         Format::Table => print!("{}", table(&report)),
         Format::Json => println!("{report:#}"),
