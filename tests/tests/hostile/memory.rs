@@ -172,7 +172,8 @@ async fn answers_that_are_not_taken_are_bounded_and_given_up() {
     }
     let buffered = scene.gateway.metric("gateway_buffered_bytes", &[]).await.unwrap();
     assert!(buffered > 8.0 * MIB && buffered <= 16.0 * MIB, "{buffered}");
-    assert!((1..=18).contains(&exact), "{exact} were held back whole, the others passed on as they come");
+    // Perhaps none: where all come at once, each has a part of the room.
+    assert!(exact <= 18, "{exact} were held back whole, the others passed on as they come");
     let grown = scene.gateway.resident_bytes().unwrap().saturating_sub(before);
     assert!(grown < 48 << 20, "{} MiB", grown >> 20);
     // The slots of their calls are taken.
