@@ -29,8 +29,8 @@ use lanes::Lanes;
 const FEWEST_THREADS: usize = 2;
 /// How much of a tenant's work may wait; [`Compute::is_full`] tells of more.
 const MOST_WAITING: usize = 1024;
-/// How far the threads stand behind the workers, in steps of nice(2): they get a tenth of a core that both want.
-const NICENESS: i32 = 10;
+/// How far the threads stand behind the workers, in steps of nice(2): each gets a thirtieth of a core that both want.
+const NICENESS: i32 = 15;
 
 /// Where work is handed in. Clones are of the same one.
 #[derive(Debug, Clone)]

@@ -33,6 +33,7 @@ mod session;
 pub mod smoke;
 pub mod store;
 pub mod supervise;
+mod tcp;
 pub mod tenant;
 pub mod tls;
 pub mod tokens;

@@ -49,6 +49,9 @@ const PATIENCE: Duration = Duration::from_millis(200);
 const COUNT_TOGETHER: usize = 1024;
 /// Forwarded bytes that may wait while more of them arrive at once.
 const MOST_UNCOUNTED: usize = 16 * 1024;
+/// Bytes that are passed on and counted before others have their turn: what has come in a burst, or has waited for a slow
+/// reader, takes longer than a call.
+const TURN: usize = 32 * 1024;
 /// What a hold grows by when a stream has used it up.
 const GROWTH: Tokens = Tokens::new(256);
 
@@ -122,6 +125,8 @@ pub(crate) struct Relay {
     farewell: Option<Refusal>,
     /// Forwarded, and still to be counted: a copy, because the piece itself would keep a whole read buffer.
     uncounted: Vec<u8>,
+    /// Bytes that came since others had their turn.
+    of_turn: usize,
     /// The connection has been given the chance to flush what was forwarded.
     flushed: bool,
     /// Whether the caller waits for more, rather than the relay for the caller.
@@ -158,6 +163,7 @@ impl Relay {
             ending: None,
             farewell: None,
             uncounted: Vec::new(),
+            of_turn: 0,
             flushed: false,
             awaited: false,
             patience,
@@ -181,7 +187,16 @@ impl Relay {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, RelayError>>> {
         self.asked = Instant::now();
+        if self.of_turn >= TURN {
+            self.of_turn = 0;
+            self.awaited = false;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let frame = self.next_frame(cx);
+        if frame.is_pending() {
+            self.of_turn = 0;
+        }
         self.awaited = frame.is_pending();
         frame
     }
@@ -246,6 +261,7 @@ impl Relay {
     /// Takes a chunk: to be forwarded now and counted later.
     fn arrived(&mut self, bytes: Bytes) {
         self.last_arrival = Instant::now();
+        self.of_turn += bytes.len();
         if !bytes.starts_with(b"data: [DONE]") {
             self.call.heard(self.last_arrival);
         }

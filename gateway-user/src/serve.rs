@@ -8,6 +8,7 @@ mod connection;
 pub mod descriptors;
 mod door;
 pub mod frames;
+mod linger;
 mod open;
 pub mod proxy_protocol;
 mod timed;
@@ -26,6 +27,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::config::Listen;
 use crate::gateway::Gateway;
 use crate::supervise::Supervisor;
+use crate::tcp::RECEIVE_BUFFER;
 use door::Door;
 use worker::Worker;
 
@@ -197,6 +199,8 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
         Some(socket2::Protocol::TCP),
     )?;
     socket.set_reuse_address(true)?;
+    // Of every connection that it accepts.
+    socket.set_recv_buffer_size(RECEIVE_BUFFER as usize)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

@@ -12,6 +12,7 @@ use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
+use super::body::TURN;
 use super::wait;
 use crate::api::Api;
 use crate::billing::End;
@@ -193,13 +194,18 @@ async fn hold(
 ) -> Result<Held, Refusal> {
     let Holding { mut document, reserved } = holding;
     let mut parts = VecDeque::new();
-    let mut bytes_held = 0;
+    let (mut bytes_held, mut of_turn) = (0, 0);
     let refusal = loop {
+        if of_turn >= TURN {
+            of_turn = 0;
+            tokio::task::yield_now().await;
+        }
         let next = poll_fn(|cx| source.connection.poll_body(cx));
         match wait::for_upstream(&call.permission(), source.idle_timeout, next).await {
             Ok(Some(Ok(bytes))) => {
                 document.push(&bytes);
                 bytes_held += bytes.len();
+                of_turn += bytes.len();
                 let has_room = reserved.grow(bytes.len()).is_ok();
                 parts.push_back(bytes);
                 if bytes_held > LONGEST_HELD || !has_room {

@@ -135,7 +135,7 @@ impl Gathered<'_> {
 
 /// Bytes of a body that are read before others have their turn: what comes over a fast network is always there, and takes
 /// about as long as a call.
-const TURN: usize = 128 * 1024;
+pub(super) const TURN: usize = 32 * 1024;
 /// Room for a body that comes in several pieces: more than most bodies need.
 const LEAST_GATHERED: usize = 16 * 1024;
 

@@ -2,9 +2,10 @@
 
 use std::convert::Infallible;
 use std::error::Error as _;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use parking_lot::Mutex;
 use rustls::ServerConfig;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -22,6 +24,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::calm::{self, Calm};
 use super::door::{self, Entered, Shed};
+use super::linger::linger;
 use super::open::OpenConnection;
 use super::proxy_protocol;
 use super::timed::Timed;
@@ -174,19 +177,6 @@ fn is_malformed_http(error: &hyper::Error) -> bool {
 }
 
 /// Serves until the connection ends; once the gateway drains, until the calls that are open have.
-// A macro, because the two kinds of connection share no trait.
-macro_rules! until_drained {
-    ($connection:expr, $draining:expr) => {{
-        let mut connection = pin!($connection);
-        tokio::select! {
-            biased;
-            ended = connection.as_mut() => return ended,
-            _ = $draining.wait_for(|draining| *draining) => connection.as_mut().graceful_shutdown(),
-        }
-        connection.await
-    }};
-}
-
 async fn serve_http1(
     stream: TlsStream<TcpStream>,
     session: Arc<Session>,
@@ -198,9 +188,28 @@ async fn serve_http1(
     let service = service_fn(|request| answer(&session, session.open_call(), request));
     let mut builder = http1::Builder::new();
     builder.max_headers(MOST_HEADERS).max_header_size(LONGEST_HEAD);
-    until_drained!(builder.serve_connection(io, service), draining)
+    let mut connection = builder.serve_connection(io, service);
+    let ended = tokio::select! {
+        biased;
+        ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => Some(ended),
+        _ = draining.wait_for(|draining| *draining) => None,
+    };
+    match ended {
+        Some(ended) => ended?,
+        None => {
+            Pin::new(&mut connection).graceful_shutdown();
+            poll_fn(|cx| connection.poll_without_shutdown(cx)).await?;
+        }
+    }
+    let mut stream = connection.into_parts().io.into_inner();
+    // A caller that is gone has taken all that it will.
+    if stream.shutdown().await.is_ok() && session.activity.is_cut_short() {
+        linger(stream.into_inner().0).await;
+    }
+    Ok(())
 }
 
+/// As [`serve_http1`].
 async fn serve_http2(
     stream: TlsStream<TcpStream>,
     session: Arc<Session>,
@@ -216,7 +225,13 @@ async fn serve_http2(
     });
     let mut builder = http2::Builder::new(streams.clone());
     builder.max_concurrent_streams(MOST_STREAMS).max_header_list_size(HTTP2_HEAD);
-    until_drained!(builder.serve_connection(io, service), draining)
+    let mut connection = pin!(builder.serve_connection(io, service));
+    tokio::select! {
+        biased;
+        ended = connection.as_mut() => return ended,
+        _ = draining.wait_for(|draining| *draining) => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await
 }
 
 /// Runs the streams of an HTTP/2 connection, each as a task of its own that its call can end: hyper has no other way to

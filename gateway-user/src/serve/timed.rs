@@ -1,11 +1,10 @@
 //! Deadlines of a connection without a call: how long it may be idle, and how long headers may take. And pauses, in which
-//! nothing is read from a caller that is refused too often. And a slow end for a caller that was refused while it sends.
+//! nothing is read from a caller that is refused too often.
 //!
 //! hyper can time a request's headers with a timer a request. Here one timer serves a connection's whole life: it is
 //! only looked at while no call is open, and moved only when it fires early.
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -13,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Sleep;
 
 use crate::session::Activity;
@@ -31,21 +30,7 @@ pub(super) struct Timed<S> {
     timer: Option<Pin<Box<Sleep>>>,
     /// The end of a pause.
     pause: Option<Pin<Box<Sleep>>>,
-    linger: Option<Linger>,
 }
-
-/// A connection that is closed for writing, and still read. Where bytes come to a socket that is closed, its system resets
-/// the connection, and the answer is lost with it (RFC 9112, 9.6).
-#[derive(Debug)]
-struct Linger {
-    until: Pin<Box<Sleep>>,
-    dropped: usize,
-}
-
-/// How long such a connection is read: as long as nginx waits for the next bytes.
-const LINGER: Duration = Duration::from_secs(5);
-/// Bytes that are read and dropped. More than a caller sends by mistake, and no work to speak of.
-const MOST_DROPPED: usize = 64 * 1024 * 1024;
 
 /// Headers on their way.
 #[derive(Debug, Clone, Copy)]
@@ -64,16 +49,12 @@ impl<S> Timed<S> {
         header_timeout: Option<Duration>,
     ) -> Self {
         let io = TokioIo::new(io);
-        Self {
-            io,
-            activity,
-            idle_timeout,
-            header_timeout,
-            headers: None,
-            timer: None,
-            pause: None,
-            linger: None,
-        }
+        Self { io, activity, idle_timeout, header_timeout, headers: None, timer: None, pause: None }
+    }
+
+    /// The byte stream itself, once the connection is over.
+    pub(super) fn into_inner(self) -> S {
+        self.io.into_inner()
     }
 
     /// When the first byte came of headers that are not complete. What a call made of them may have ended already:
@@ -93,25 +74,6 @@ impl<S> Timed<S> {
             ready!(timer.as_mut().poll(cx));
         }
         self.pause = None;
-        Poll::Ready(())
-    }
-
-    /// Ready once the caller has closed too, or has sent enough.
-    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()>
-    where
-        S: AsyncRead + Unpin,
-    {
-        let linger = self
-            .linger
-            .get_or_insert_with(|| Linger { until: Box::pin(tokio::time::sleep(LINGER)), dropped: 0 });
-        let mut space = [MaybeUninit::uninit(); 8 * 1024];
-        while linger.dropped < MOST_DROPPED && linger.until.as_mut().poll(cx).is_pending() {
-            let mut buffer = ReadBuf::uninit(&mut space);
-            match ready!(Pin::new(self.io.inner_mut()).poll_read(cx, &mut buffer)) {
-                Ok(()) if !buffer.filled().is_empty() => linger.dropped += buffer.filled().len(),
-                Ok(()) | Err(_) => break,
-            }
-        }
         Poll::Ready(())
     }
 
@@ -164,7 +126,7 @@ impl<S: AsyncRead + Unpin> Read for Timed<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Write for Timed<S> {
+impl<S: AsyncWrite + Unpin> Write for Timed<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
@@ -174,13 +136,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Write for Timed<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.linger.is_none() {
-            ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
-        }
-        if self.activity.is_cut_short() {
-            ready!(self.poll_linger(cx));
-        }
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -259,42 +215,5 @@ mod tests {
         far.write_all(b"GET / HTTP/1.1").await.unwrap();
         read(&mut connection).await.unwrap().unwrap();
         assert!(read(&mut connection).await.is_none(), "the next headers have their own time");
-    }
-
-    /// Ends what a connection says, and waits for all of that.
-    async fn end(connection: &mut Timed<tokio::io::DuplexStream>) {
-        poll_fn(|cx| Pin::new(&mut *connection).poll_shutdown(cx)).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn who_still_sends_is_read_until_it_closes() {
-        let (mut connection, mut far) = headers_begin().await;
-        connection.activity.cut_short();
-        let sending = async move {
-            for _ in 0..20 {
-                far.write_all(&[0; 16 * 1024]).await.unwrap();
-            }
-        };
-        tokio::join!(sending, end(&mut connection));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_never_stops_is_not_read_for_ever() {
-        for silent in [true, false] {
-            let (mut connection, mut far) = headers_begin().await;
-            connection.activity.cut_short();
-            let sending = async {
-                if silent {
-                    std::future::pending::<()>().await;
-                }
-                loop {
-                    far.write_all(&[0; 16 * 1024]).await.unwrap();
-                }
-            };
-            tokio::select! {
-                () = sending => {}
-                () = end(&mut connection) => {}
-            }
-        }
     }
 }

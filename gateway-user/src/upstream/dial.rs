@@ -7,9 +7,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
+
+use crate::tcp::RECEIVE_BUFFER;
 
 /// From the start of one attempt to the start of the next, where neither failed by then (RFC 8305, section 8).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -20,7 +22,14 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// When the name has no address, or with the last failure when no address accepts. It sets no deadline.
 pub(super) async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     let addresses = lookup_host((host, port)).await?.collect();
-    first_to_connect(addresses, TcpStream::connect).await
+    first_to_connect(addresses, connect).await
+}
+
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Before it connects: the handshake says how far its window can open.
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    socket.connect(address).await
 }
 
 /// The first connection that succeeds. The other attempts are cancelled then.

@@ -6,7 +6,6 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::Context as _;
 use clap::Args;
-use rustix::process::nice;
 use tokio::sync::oneshot;
 
 use super::attack::{ATTACKS, Attack, Target};
@@ -40,7 +39,6 @@ impl Assault {
         let attack = attack.with_context(|| format!("there is no attack {name}"))?;
         let mut certificate = vec![0; authority];
         std::io::stdin().read_exact(&mut certificate)?;
-        nice(NICE)?;
         let target = Target::new(gateway, key, &String::from_utf8(certificate)?, attack.sources)?;
         let (ended, end) = oneshot::channel();
         std::thread::spawn(move || {
@@ -69,7 +67,7 @@ pub(super) struct Attacker {
 impl Attacker {
     pub(super) fn start(attack: &Attack, gateway: &Gateway, key: &str) -> anyhow::Result<Self> {
         let authority = gateway.site().authority().pem().as_bytes();
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = last_in_line()?;
         command.args(["attack", attack.name, "--key", key, "--gateway", &gateway.address().to_string()]);
         command.args(["--authority", &authority.len().to_string()]);
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("the attackers")?;
@@ -95,5 +93,10 @@ impl Drop for Attacker {
     }
 }
 
-/// All but a hundredth of a core that others want is theirs (sched(7)).
-pub(super) const NICE: i32 = 19;
+/// This program once more, to run where nobody else wants the core: however many threads it has, and at once where
+/// somebody does (`SCHED_IDLE`, sched(7)).
+pub(super) fn last_in_line() -> anyhow::Result<Command> {
+    let mut command = Command::new("chrt");
+    command.args(["--idle", "0"]).arg(std::env::current_exe()?);
+    Ok(command)
+}

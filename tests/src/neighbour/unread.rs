@@ -24,10 +24,15 @@ pub(super) fn large_answers() -> std::io::Result<ScriptedUpstream> {
     ScriptedUpstream::start(move |stream| stream.write_all(answer.as_bytes()))
 }
 
-/// An upstream whose streams never end.
+/// An upstream whose streams never end, and are written as fast as the gateway takes any model to write: 400 tokens a second.
+#[expect(clippy::disallowed_methods, reason = "each of its streams is a thread of its own")]
 pub(super) fn endless_streams() -> std::io::Result<ScriptedUpstream> {
-    let text = " a".repeat(2_000);
-    let event = format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n");
+    let text = " a".repeat(TOKENS_AT_ONCE);
+    // As long as Azure's chunks are.
+    let id = "chatcmpl-".to_owned() + &"x".repeat(200);
+    let event = format!(
+        "data: {{\"id\":\"{id}\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n"
+    );
     let chunk = format!("{:x}\r\n{event}\r\n", event.len());
     ScriptedUpstream::start(move |stream| {
         stream.write_all(
@@ -35,6 +40,7 @@ pub(super) fn endless_streams() -> std::io::Result<ScriptedUpstream> {
         )?;
         loop {
             stream.write_all(chunk.as_bytes())?;
+            std::thread::sleep(BETWEEN_CHUNKS);
         }
     })
 }
@@ -86,5 +92,7 @@ pub(super) async fn slow(target: Target) -> anyhow::Result<()> {
     .await
 }
 
+const TOKENS_AT_ONCE: usize = 8;
+const BETWEEN_CHUNKS: Duration = Duration::from_millis(20);
 const HELD: usize = 250;
 const PAUSE: Duration = Duration::from_millis(100);

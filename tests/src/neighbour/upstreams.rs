@@ -2,13 +2,11 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
-use anyhow::Context as _;
-use rustix::process::nice;
-
-use super::assault::NICE;
+use super::assault::last_in_line;
 use super::unread::{endless_streams, large_answers};
+use anyhow::Context as _;
 
 /// Serves until standard input ends. Writes its two addresses to standard output: of the large answers, and of the endless
 /// streams.
@@ -16,7 +14,6 @@ use super::unread::{endless_streams, large_answers};
 /// # Errors
 /// When they do not start.
 pub fn serve() -> anyhow::Result<()> {
-    nice(NICE)?;
     let (large, endless) = (large_answers()?, endless_streams()?);
     writeln!(std::io::stdout(), "{} {}", large.address(), endless.address())?;
     std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
@@ -33,8 +30,8 @@ pub(super) struct Upstreams {
 
 impl Upstreams {
     pub(super) fn start() -> anyhow::Result<Self> {
-        let mut command = Command::new(std::env::current_exe()?);
-        let mut child = command.arg("upstreams").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut child =
+            last_in_line()?.arg("upstreams").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().context("a child without its pipe")?).read_line(&mut line)?;
         let (large, endless) =

@@ -1,0 +1,54 @@
+//! The end of a connection whose caller may still be sending. Where bytes come to a socket that is closed, its system resets
+//! the connection, and the answer is lost with it: so it is closed for writing first, and read until the caller is done
+//! (RFC 9112, 9.6).
+
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::time::{sleep, timeout};
+
+/// How long a connection is read after its end: as long as nginx waits for the next bytes.
+const LINGER: Duration = Duration::from_secs(5);
+/// What is read at once, and dropped.
+const PIECE: usize = 16 * 1024;
+/// From one piece to the next: what is left of the longest body by default takes a second, and next to nothing of the worker.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Reads what still comes, and drops it, until the caller has closed too or has had its time.
+pub(super) async fn linger(mut socket: impl AsyncRead + Unpin) {
+    let dropped = async {
+        let mut space = vec![0; PIECE];
+        while socket.read(&mut space).await.is_ok_and(|length| length > 0) {
+            sleep(PAUSE).await;
+        }
+    };
+    // Either way it is over.
+    drop(timeout(LINGER, dropped).await);
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_still_sends_is_read_until_it_closes() {
+        let (near, mut far) = tokio::io::duplex(1024);
+        let sending = async move {
+            for _ in 0..100 {
+                far.write_all(&[0; 4096]).await.unwrap();
+            }
+        };
+        tokio::join!(sending, linger(near));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_nothing_or_never_stops_is_not_read_for_ever() {
+        let (near, _silent) = tokio::io::duplex(1024);
+        linger(near).await;
+        let (near, mut far) = tokio::io::duplex(1024);
+        let sending = async move { while far.write_all(&[0; 4096]).await.is_ok() {} };
+        tokio::join!(sending, linger(near));
+    }
+}
