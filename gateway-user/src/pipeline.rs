@@ -34,6 +34,7 @@ use crate::tenant::KeySlot;
 use crate::units::Tokens;
 
 use admit::{Asking, LetIn};
+use body::Body;
 use cors::Cors;
 
 pub(crate) use answer::ReplyBody;
@@ -136,14 +137,15 @@ impl Visit<'_> {
         let reading = tenant.start_reading().map_err(Refusal::Limited)?;
         let mut reserved = gateway.buffers.reserve(&tenant.buffered);
         let listen = &self.snapshot.config.listen;
-        let body = body::read(incoming, &parts.headers, listen, &mut reserved).await?;
-        let (envelope, bound) = body::parse(gateway, &tenant.name, &body).await?;
+        let memory = (&tenant.name, &mut reserved);
+        let mut body = Body::read(incoming, &parts.headers, gateway, listen, memory).await?;
+        let (body, (envelope, bound)) = body.parsed()?;
         let deployment = self.deployment(tenant, in_path, &parts, &envelope)?;
         let version = in_path.and_then(|_| query::api_version(parts.uri.query()?));
         let demand =
             Demand { api, envelope: &envelope, deployment: &deployment, api_version: version.as_deref() };
         demand.check(tenant)?;
-        let asking = Asking { demand: &demand, deployment: &deployment, body: &body, bound, reserved };
+        let asking = Asking { demand: &demand, deployment: &deployment, body, bound, reserved };
         let LetIn { mut call, grant, reserved } = self.admit(caller, asking).await?;
         // A body that waits to be let in, perhaps for a lease, is still one that is not a call.
         drop(reading);
@@ -155,7 +157,7 @@ impl Visit<'_> {
         let edits = demand.edits(limit);
         let (streaming, hide_usage) = (demand.streams(), demand.adds_usage());
         strip_request(&mut parts.headers, &self.snapshot.config.forward.headers);
-        let request = forward::Forwarded { parts, target, body: splice(&body, edits), _reserved: reserved };
+        let request = forward::Forwarded { parts, target, body: splice(body, edits), _reserved: reserved };
         let manner =
             answer::Manner { api, streaming, hide_usage, trailers: self.version == Version::HTTP_2, grant };
         let answered = match forward::send(self.session, &mut call, request).await {

@@ -38,6 +38,7 @@ pub(crate) struct WorkerState {
     pub(crate) request_ids: RequestIds,
     pub(crate) reports: Reports,
     turns: Turns,
+    handshakes: Turns,
 }
 
 /// A call that is open on a connection, so that the connection is not idle. Clones are of the same call.
@@ -65,6 +66,7 @@ impl WorkerState {
             request_ids: RequestIds::new()?,
             reports,
             turns: Turns::new(),
+            handshakes: Turns::new(),
         })
     }
 
@@ -73,6 +75,11 @@ impl WorkerState {
         if self.relays.any() {
             self.turns.take().await;
         }
+    }
+
+    /// Lets all that is ready go before a new connection: what its handshake takes is many times what a call does.
+    pub(crate) async fn calls_first(&self) {
+        self.handshakes.take().await;
     }
 }
 

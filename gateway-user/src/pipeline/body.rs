@@ -21,14 +21,64 @@ use crate::session::Activity;
 use crate::tokens;
 use crate::units::Tokens;
 
-/// The whole body. One that arrives in one piece is not copied. Memory is reserved as it comes, not for the length that the
-/// caller announces.
-pub(super) async fn read(
+/// A request's body, all of it.
+pub(super) struct Body {
+    bytes: Bytes,
+    /// What a long one asks for, which was found out elsewhere.
+    asks: Option<Asks<'static>>,
+}
+
+/// What a body asks for, and the most tokens of its prompt where its bytes tell.
+pub(super) type Asks<'a> = (Envelope<'a>, Option<Tokens>);
+
+impl Body {
+    /// Reads the whole body. One that arrives in one piece is not copied. Memory is reserved as it comes, not for the length
+    /// that the caller announces. A long one is put together and looked into on a thread of its own.
+    pub(super) async fn read(
+        body: &mut Incoming,
+        headers: &HeaderMap,
+        gateway: &Gateway,
+        listen: &Listen,
+        (tenant, reserved): (&TenantName, &mut Reserved),
+    ) -> Result<Self, Refusal> {
+        let gathered = gather(body, headers, listen, reserved).await?;
+        if gathered.len() <= SHORT {
+            return Ok(Self { bytes: gathered.into_bytes(), asks: None });
+        }
+        if gateway.compute.is_full(tenant) {
+            return Err(Refusal::Overloaded);
+        }
+        let looking = gateway.compute.run(tenant, move |_stop| {
+            let bytes = gathered.into_bytes();
+            let (envelope, bound) = asks(&bytes)?;
+            let asks = Some((envelope.into_owned(), bound));
+            Ok(Self { bytes, asks })
+        });
+        // It can only fail by a panic.
+        looking.await.unwrap_or(Err(Refusal::Overloaded))
+    }
+
+    /// The body itself, and what it asks for.
+    pub(super) fn parsed(&mut self) -> Result<(&Bytes, Asks<'_>), Refusal> {
+        let asks = match self.asks.take() {
+            Some(asks) => asks,
+            None => asks(&self.bytes)?,
+        };
+        Ok((&self.bytes, asks))
+    }
+}
+
+fn asks(body: &Bytes) -> Result<Asks<'_>, Refusal> {
+    let envelope = Envelope::parse(body).map_err(|error| Refusal::InvalidRequest(error.to_string()))?;
+    Ok((envelope, tokens::byte_bound(body)))
+}
+
+async fn gather(
     body: &mut Incoming,
     headers: &HeaderMap,
     listen: &Listen,
     reserved: &mut Reserved,
-) -> Result<Bytes, Refusal> {
+) -> Result<Gathered, Refusal> {
     let most = listen.max_body_bytes;
     let announced =
         headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
@@ -36,8 +86,7 @@ pub(super) async fn read(
         return Err(Refusal::BodyTooLarge(most));
     }
     let started = Instant::now();
-    let mut gathered =
-        Gathered { first: Bytes::new(), whole: Vec::new(), most: announced.unwrap_or(most), reserved };
+    let mut gathered = Gathered::default();
     let mut of_turn = 0;
     while !body.is_end_stream() {
         let latest = Instant::now().min(started + earned(gathered.len(), listen));
@@ -55,89 +104,87 @@ pub(super) async fn read(
             return Err(Refusal::BodyTooLarge(most));
         }
         of_turn += data.len();
-        gathered.push(data).map_err(|NoRoom| Refusal::Overloaded)?;
+        gathered.push(data, reserved).map_err(|NoRoom| Refusal::Overloaded)?;
         if of_turn >= TURN {
             of_turn = 0;
             tokio::task::yield_now().await;
         }
     }
-    Ok(gathered.into_bytes())
+    Ok(gathered)
 }
 
-/// A body of so many bytes is looked into where it was read: that takes about as long as all the rest of a call. A longer one
-/// is on a thread of its own.
+/// A body of so many bytes is looked into where it was read: that takes about as long as all the rest of a call.
 const SHORT: usize = 64 * 1024;
 
-/// What a body asks for, and the most tokens of its prompt where its bytes tell.
-pub(super) async fn parse<'a>(
-    gateway: &Gateway,
-    tenant: &TenantName,
-    body: &'a Bytes,
-) -> Result<(Envelope<'a>, Option<Tokens>), Refusal> {
-    if body.len() <= SHORT {
-        return parsed(body);
-    }
-    if gateway.compute.is_full(tenant) {
-        return Err(Refusal::Overloaded);
-    }
-    let bytes = body.clone();
-    let parsing = gateway
-        .compute
-        .run(tenant, move |_stop| parsed(&bytes).map(|(envelope, bound)| (envelope.into_owned(), bound)));
-    // It can only fail by a panic.
-    parsing.await.unwrap_or(Err(Refusal::Overloaded))
-}
-
-fn parsed(body: &Bytes) -> Result<(Envelope<'_>, Option<Tokens>), Refusal> {
-    let envelope = Envelope::parse(body).map_err(|error| Refusal::InvalidRequest(error.to_string()))?;
-    Ok((envelope, tokens::byte_bound(body)))
-}
-
 /// A body as far as it has come.
-struct Gathered<'a> {
+#[derive(Debug, Default)]
+struct Gathered {
     /// The first piece, while there is no other.
     first: Bytes,
-    /// All pieces, once there are several.
-    whole: Vec<u8>,
-    /// How long the body can become.
-    most: usize,
-    reserved: &'a mut Reserved,
+    /// All pieces, once there are several, in blocks: to move a long one to a larger place takes a worker milliseconds.
+    blocks: Vec<Vec<u8>>,
+    length: usize,
 }
 
-impl Gathered<'_> {
-    fn len(&self) -> usize {
-        self.first.len() + self.whole.len()
+impl Gathered {
+    const fn len(&self) -> usize {
+        self.length
     }
 
-    fn push(&mut self, data: Bytes) -> Result<(), NoRoom> {
-        if self.len() == 0 {
-            self.reserved.grow(data.len())?;
+    fn push(&mut self, data: Bytes, reserved: &mut Reserved) -> Result<(), NoRoom> {
+        if self.length == 0 {
+            reserved.grow(data.len())?;
+            self.length = data.len();
             self.first = data;
             return Ok(());
         }
-        let needed = self.len() + data.len();
-        if needed > self.whole.capacity() {
-            let owned = self.first.len() + self.whole.capacity();
-            // Doubled, so that no byte is moved more often than twice on the average, but not beyond what can come.
-            let capacity = needed.max(owned.saturating_mul(2)).max(LEAST_GATHERED).min(self.most).max(needed);
-            self.reserved.grow(capacity - owned)?;
-            self.whole.reserve_exact(capacity - self.whole.len());
+        let first = std::mem::take(&mut self.first);
+        for mut rest in [&*first, &*data] {
+            while !rest.is_empty() {
+                let room = self.blocks.last().map_or(0, |block| block.capacity() - block.len());
+                if room == 0 {
+                    self.blocks.push(new_block(self.blocks.len(), reserved)?);
+                    continue;
+                }
+                let (fits, later) = rest.split_at(room.min(rest.len()));
+                if let Some(block) = self.blocks.last_mut() {
+                    block.extend_from_slice(fits);
+                }
+                rest = later;
+            }
         }
-        self.whole.extend_from_slice(&std::mem::take(&mut self.first));
-        self.whole.extend_from_slice(&data);
+        // Its memory has gone with it.
+        reserved.shrink(first.len());
+        self.length += data.len();
         Ok(())
     }
 
-    fn into_bytes(self) -> Bytes {
-        if self.whole.is_empty() { self.first } else { Bytes::from(self.whole) }
+    /// In one piece. Blocks are given back as they are copied.
+    fn into_bytes(mut self) -> Bytes {
+        if self.blocks.len() < 2 {
+            return self.blocks.pop().map_or(self.first, Bytes::from);
+        }
+        let mut whole = Vec::with_capacity(self.length);
+        for block in self.blocks {
+            whole.extend_from_slice(&block);
+        }
+        Bytes::from(whole)
     }
+}
+
+/// Memory for the next part of a body: as much as most bodies need, then in larger steps.
+fn new_block(before: usize, reserved: &mut Reserved) -> Result<Vec<u8>, NoRoom> {
+    let size = if before == 0 { LEAST_BLOCK } else { BLOCK };
+    reserved.grow(size)?;
+    Ok(Vec::with_capacity(size))
 }
 
 /// Bytes of a body that are read before others have their turn: what comes over a fast network is always there, and takes
 /// about as long as a call.
 pub(super) const TURN: usize = 32 * 1024;
-/// Room for a body that comes in several pieces: more than most bodies need.
-const LEAST_GATHERED: usize = 16 * 1024;
+/// The first block: most bodies fit in.
+const LEAST_BLOCK: usize = 16 * 1024;
+const BLOCK: usize = 64 * 1024;
 
 /// A body that a refusal leaves unread. Some clients lose the answer when their request is reset before all of it was sent
 /// (curl before 8: "HTTP/2 stream was not closed cleanly"), and an HTTP/1.1 connection with an unread body cannot be used

@@ -93,6 +93,9 @@ async fn serve_to_its_end(accepted: Accepted) {
         // Else the kernel takes megabytes at once and then nothing until a third of them has left: a slow reader would look
         // like one that does not read.
         socket.set_tcp_notsent_lowat(MOST_UNSENT)?;
+        // The costly part comes with the first bytes.
+        stream.readable().await?;
+        worker.calls_first().await;
         let shaken = TlsAcceptor::from(tls).accept(stream).await;
         if let Err(error) = &shaken
             && is_malformed_tls(error)

@@ -1,4 +1,4 @@
-//! New calls take turns, and streams under way go first.
+//! New calls take turns, and streams under way go first. New connections do the same, and calls go first.
 //!
 //! Most of what a new call costs its worker comes before it is sent upstream: many times what it costs to pass a chunk on.
 //! When calls come in a burst, chunks that have arrived meanwhile would wait for all of them.
