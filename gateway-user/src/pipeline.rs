@@ -138,7 +138,7 @@ impl Visit<'_> {
         let mut reserved = gateway.buffers.reserve(&tenant.buffered);
         let listen = &self.snapshot.config.listen;
         let memory = (&tenant.name, &mut reserved);
-        let mut body = Body::read(incoming, &parts.headers, gateway, listen, memory).await?;
+        let mut body = Body::read(incoming, &parts.headers, self.session, listen, memory).await?;
         let (body, (envelope, bound)) = body.parsed()?;
         let deployment = self.deployment(tenant, in_path, &parts, &envelope)?;
         let version = in_path.and_then(|_| query::api_version(parts.uri.query()?));

@@ -39,6 +39,7 @@ pub(crate) struct WorkerState {
     pub(crate) reports: Reports,
     turns: Turns,
     handshakes: Turns,
+    bodies: Turns,
 }
 
 /// A call that is open on a connection, so that the connection is not idle. Clones are of the same call.
@@ -67,6 +68,7 @@ impl WorkerState {
             reports,
             turns: Turns::new(),
             handshakes: Turns::new(),
+            bodies: Turns::new(),
         })
     }
 
@@ -80,6 +82,12 @@ impl WorkerState {
     /// Lets all that is ready go before a new connection: what its handshake takes is many times what a call does.
     pub(crate) async fn calls_first(&self) {
         self.handshakes.take().await;
+    }
+
+    /// Lets all that is ready go before the next piece of a long body, of which others bring some, too: one of them has a piece
+    /// for every time that all others have their turn.
+    pub(crate) async fn others_first(&self) {
+        self.bodies.take().await;
     }
 }
 

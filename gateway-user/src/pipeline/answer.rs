@@ -26,7 +26,7 @@ use crate::meter::stream::StreamMeter;
 use crate::relay::{Delivery, Document, HeldAnswer, Meter, Relay, RelayError, Source, TOKENS_CONSUMED};
 use crate::reply::{QUOTA_REASON, Refusal, token_value};
 use crate::request::forward::strip_response;
-use crate::session::{OpenCall, Session};
+use crate::session::{OpenCall, Session, WorkerState};
 use crate::supervise::panics::Scope;
 use crate::units::Tokens;
 use crate::upstream::backend::Backend;
@@ -126,7 +126,14 @@ pub(super) async fn relay(
     } else {
         let mut reserved = session.gateway.buffers.reserve(&call.tenant.buffered);
         let document = Document::new(inflater);
-        match hold(&mut call, source, head.status, Holding { document, reserved: &mut reserved }).await? {
+        match hold(
+            &mut call,
+            source,
+            head.status,
+            Holding { document, reserved: &mut reserved, worker: &session.worker },
+        )
+        .await?
+        {
             Held::Whole(parts, source) => {
                 backend.saw_answer(head.status, &parts);
                 session.worker.pool.put(&source.authority, source.connection);
@@ -182,6 +189,7 @@ enum Held {
 struct Holding<'a> {
     document: Document,
     reserved: &'a mut Reserved,
+    worker: &'a WorkerState,
 }
 
 /// Holds a JSON answer until its usage is known, so that its head can say it. One that is too long, or for which there is no
@@ -192,13 +200,13 @@ async fn hold(
     status: StatusCode,
     holding: Holding<'_>,
 ) -> Result<Held, Refusal> {
-    let Holding { mut document, reserved } = holding;
+    let Holding { mut document, reserved, worker } = holding;
     let mut parts = VecDeque::new();
     let (mut bytes_held, mut of_turn) = (0, 0);
     let refusal = loop {
         if of_turn >= TURN {
             of_turn = 0;
-            tokio::task::yield_now().await;
+            worker.others_first().await;
         }
         let next = poll_fn(|cx| source.connection.poll_body(cx));
         match wait::for_upstream(&call.permission(), source.idle_timeout, next).await {

@@ -13,11 +13,10 @@ use tokio::time::Instant;
 
 use crate::buffers::{NoRoom, Reserved};
 use crate::config::Listen;
-use crate::gateway::Gateway;
 use crate::names::TenantName;
 use crate::reply::Refusal;
 use crate::request::Envelope;
-use crate::session::Activity;
+use crate::session::{Activity, Session, WorkerState};
 use crate::tokens;
 use crate::units::Tokens;
 
@@ -37,18 +36,18 @@ impl Body {
     pub(super) async fn read(
         body: &mut Incoming,
         headers: &HeaderMap,
-        gateway: &Gateway,
+        session: &Session,
         listen: &Listen,
         (tenant, reserved): (&TenantName, &mut Reserved),
     ) -> Result<Self, Refusal> {
-        let gathered = gather(body, headers, listen, reserved).await?;
+        let gathered = gather(body, headers, (&session.worker, listen), reserved).await?;
         if gathered.len() <= SHORT {
             return Ok(Self { bytes: gathered.into_bytes(), asks: None });
         }
-        if gateway.compute.is_full(tenant) {
+        if session.gateway.compute.is_full(tenant) {
             return Err(Refusal::Overloaded);
         }
-        let looking = gateway.compute.run(tenant, move |_stop| {
+        let looking = session.gateway.compute.run(tenant, move |_stop| {
             let bytes = gathered.into_bytes();
             let (envelope, bound) = asks(&bytes)?;
             let asks = Some((envelope.into_owned(), bound));
@@ -76,7 +75,7 @@ fn asks(body: &Bytes) -> Result<Asks<'_>, Refusal> {
 async fn gather(
     body: &mut Incoming,
     headers: &HeaderMap,
-    listen: &Listen,
+    (worker, listen): (&WorkerState, &Listen),
     reserved: &mut Reserved,
 ) -> Result<Gathered, Refusal> {
     let most = listen.max_body_bytes;
@@ -107,7 +106,7 @@ async fn gather(
         gathered.push(data, reserved).map_err(|NoRoom| Refusal::Overloaded)?;
         if of_turn >= TURN {
             of_turn = 0;
-            tokio::task::yield_now().await;
+            worker.others_first().await;
         }
     }
     Ok(gathered)

@@ -24,7 +24,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::calm::{self, Calm};
 use super::door::{self, Entered, Shed};
-use super::linger::linger;
+use super::linger::Lane;
 use super::open::OpenConnection;
 use super::proxy_protocol;
 use super::timed::Timed;
@@ -52,6 +52,8 @@ pub(super) struct Accepted {
     pub(super) peer: SocketAddr,
     pub(super) gateway: Arc<Gateway>,
     pub(super) worker: Arc<WorkerState>,
+    /// What it shares with the worker's others at its end.
+    pub(super) lane: Arc<Lane>,
     pub(super) tls: Arc<ServerConfig>,
     pub(super) draining: watch::Receiver<bool>,
     pub(super) open: OpenConnection,
@@ -70,7 +72,7 @@ pub(super) async fn serve(accepted: Accepted) {
 }
 
 async fn serve_to_its_end(accepted: Accepted) {
-    let Accepted { mut stream, peer, gateway, worker, tls, draining, mut open } = accepted;
+    let Accepted { mut stream, peer, gateway, worker, lane, tls, draining, mut open } = accepted;
     let snapshot = gateway.snapshot();
     let listen = &snapshot.config.listen;
     let Entered { activity, seat, .. } = &mut open.entered;
@@ -117,7 +119,7 @@ async fn serve_to_its_end(accepted: Accepted) {
     let ended = if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         Box::pin(serve_http2(stream, session, listen.idle_timeout, draining)).await
     } else {
-        Box::pin(serve_http1(stream, session, listen.idle_timeout, listen.header_timeout, draining)).await
+        Box::pin(serve_http1(stream, session, lane, listen, draining)).await
     };
     if let Err(error) = ended {
         if calm::is_flood(&error) {
@@ -183,14 +185,16 @@ fn is_malformed_http(error: &hyper::Error) -> bool {
 async fn serve_http1(
     stream: TlsStream<TcpStream>,
     session: Arc<Session>,
-    idle_timeout: Duration,
-    header_timeout: Duration,
+    lane: Arc<Lane>,
+    listen: &Listen,
     mut draining: watch::Receiver<bool>,
 ) -> Result<(), hyper::Error> {
-    let io = Timed::new(stream, Arc::clone(&session.activity), idle_timeout, Some(header_timeout));
+    let activity = Arc::clone(&session.activity);
+    let io = Timed::new(stream, activity, listen.idle_timeout, Some(listen.header_timeout));
     let service = service_fn(|request| answer(&session, session.open_call(), request));
     let mut builder = http1::Builder::new();
-    builder.max_headers(MOST_HEADERS).max_header_size(LONGEST_HEAD);
+    // What is read at once, too: half a megabyte, as hyper has it, is a third of a millisecond that others wait.
+    builder.max_headers(MOST_HEADERS).max_header_size(LONGEST_HEAD).max_buf_size(LONGEST_HEAD);
     let mut connection = builder.serve_connection(io, service);
     let ended = tokio::select! {
         biased;
@@ -207,7 +211,7 @@ async fn serve_http1(
     let mut stream = connection.into_parts().io.into_inner();
     // A caller that is gone has taken all that it will.
     if stream.shutdown().await.is_ok() && session.activity.is_cut_short() {
-        linger(stream.into_inner().0).await;
+        lane.linger(stream.into_inner().0).await;
     }
     Ok(())
 }

@@ -5,25 +5,34 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 
 /// How long a connection is read after its end: as long as nginx waits for the next bytes.
 const LINGER: Duration = Duration::from_secs(5);
 /// What is read at once, and dropped.
 const PIECE: usize = 16 * 1024;
-/// From one piece to the next: what is left of the longest body by default takes a second, and next to nothing of the worker.
+/// From one piece to the next of all connections of a worker together: what is left of the longest body by default takes a
+/// second, and whoever leaves much to be dropped takes next to nothing of the worker.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Reads what still comes, and drops it, until the caller has closed too or has had its time.
-pub(super) async fn linger(mut socket: impl AsyncRead + Unpin) {
-    let dropped = async {
-        let mut space = vec![0; PIECE];
-        while socket.read(&mut space).await.is_ok_and(|length| length > 0) {
-            sleep(PAUSE).await;
-        }
-    };
-    // Either way it is over.
-    drop(timeout(LINGER, dropped).await);
+/// What the connections of one worker share that are at their end: one of them is read at a time.
+#[derive(Debug, Default)]
+pub(super) struct Lane(Mutex<()>);
+
+impl Lane {
+    /// Reads what still comes, and drops it, until the caller has closed too or has had its time.
+    pub(super) async fn linger(&self, mut socket: impl AsyncRead + Unpin) {
+        let dropped = async {
+            let mut space = vec![0; PIECE];
+            while socket.read(&mut space).await.is_ok_and(|length| length > 0) {
+                let _turn = self.0.lock().await;
+                sleep(PAUSE).await;
+            }
+        };
+        // Either way it is over.
+        drop(timeout(LINGER, dropped).await);
+    }
 }
 
 #[cfg(test)]
@@ -40,15 +49,34 @@ mod tests {
                 far.write_all(&[0; 4096]).await.unwrap();
             }
         };
-        tokio::join!(sending, linger(near));
+        let lane = Lane::default();
+        tokio::join!(sending, lane.linger(near));
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_says_nothing_or_never_stops_is_not_read_for_ever() {
         let (near, _silent) = tokio::io::duplex(1024);
-        linger(near).await;
+        let lane = Lane::default();
+        lane.linger(near).await;
         let (near, mut far) = tokio::io::duplex(1024);
         let sending = async move { while far.write_all(&[0; 4096]).await.is_ok() {} };
-        tokio::join!(sending, linger(near));
+        tokio::join!(sending, lane.linger(near));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_are_read_no_faster_than_one() {
+        let lane = Lane::default();
+        let started = tokio::time::Instant::now();
+        let one = || async {
+            let (near, mut far) = tokio::io::duplex(PIECE);
+            let sending = async move {
+                for _ in 0..10 {
+                    far.write_all(&[0; PIECE]).await.unwrap();
+                }
+            };
+            tokio::join!(sending, lane.linger(near));
+        };
+        tokio::join!(one(), one(), one());
+        assert!(started.elapsed() >= 30 * PAUSE, "{:?}", started.elapsed());
     }
 }
