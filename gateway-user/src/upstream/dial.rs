@@ -154,4 +154,11 @@ mod tests {
         let connected = timeout(Duration::from_secs(60), connecting).await.unwrap().unwrap();
         assert_eq!(connected.peer_addr().unwrap(), open);
     }
+
+    #[tokio::test]
+    async fn the_kernel_holds_little_that_is_not_read() {
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert!(crate::tcp::tests::is_bounded(&connect_tcp("127.0.0.1", port).await.unwrap()));
+    }
 }
