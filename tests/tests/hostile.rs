@@ -6,6 +6,8 @@
 mod long;
 #[path = "hostile/memory.rs"]
 mod memory;
+#[path = "hostile/raw.rs"]
+mod raw_requests;
 #[path = "hostile/slow.rs"]
 mod slow;
 #[path = "hostile/sources.rs"]
