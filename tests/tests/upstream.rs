@@ -3,6 +3,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
 
 use gateway_tests::harness::{Protocol, Scene, ScriptedUpstream, chat, user_says};
 use serde_json::Value;
@@ -32,6 +33,55 @@ async fn headers_that_speak_of_upstreams_connection_stay_behind() {
         }
     }
     scene.unharmed().await.unwrap();
+}
+
+/// Bytes behind an answer, at once or a moment later, are nobody's: not the next caller's either.
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "each of the upstream's connections is a thread of its own")]
+async fn what_comes_behind_an_answer_reaches_no_other_call() {
+    let whole = |content: &str| {
+        let body = format!(
+            r#"{{"choices":[{{"message":{{"content":"{content}"}}}}],"usage":{{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}}}"#
+        );
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
+        format!("{head}content-length: {}\r\n\r\n{body}", body.len())
+    };
+    let chunked = |content: &str| {
+        let event = format!(
+            "data: {{\"choices\":[{{\"delta\":{{\"content\":\"{content}\"}}}}]}}\n\ndata: [DONE]\n\n"
+        );
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n";
+        format!("{head}\r\n{:x}\r\n{event}\r\n0\r\n\r\n", event.len())
+    };
+    for (stream, answer, another) in [
+        (false, whole("mine"), whole("another's")),
+        (true, chunked("mine"), chunked("another's")),
+        (false, whole("mine"), "HTTP/1.1 500 another's\r\n\r\n".to_owned()),
+        (false, whole("mine"), "another's".to_owned()),
+    ] {
+        for pause in [None, Some(Duration::from_millis(20))] {
+            let (answer, another) = (answer.clone(), another.clone());
+            let upstream = ScriptedUpstream::start(move |stream| match pause {
+                None => stream.write_all((answer.clone() + &another).as_bytes()),
+                Some(pause) => {
+                    stream.write_all(answer.as_bytes())?;
+                    std::thread::sleep(pause);
+                    stream.write_all(another.as_bytes())
+                }
+            })
+            .unwrap();
+            let scene = Scene::beside(upstream.address(), "", "").await.unwrap();
+            let mut body = user_says("hi");
+            body["stream"] = stream.into();
+            for key in [&scene.acme.primary, &scene.neighbour.primary, &scene.acme.primary] {
+                let reply = scene.gateway.call(chat("odd", key, &body).unwrap()).await.unwrap();
+                let text = reply.text().unwrap();
+                assert!(reply.status == 200 && text.contains("mine") && !text.contains("another"), "{text}");
+                tokio::time::sleep(pause.unwrap_or_default() * 2).await;
+            }
+            scene.unharmed().await.unwrap();
+        }
+    }
 }
 
 /// Makes a call whose answer may have 77 tokens, and gives its status and what the tenant paid for it: prompt, output.
