@@ -7,7 +7,7 @@ use gateway_tests::harness::{Protocol, Reply, Scene, chat, user_says};
 use http::Request;
 
 use super::memory::futures_of;
-use super::{answer_to, head, raw};
+use super::{BODY, answer_to, head, raw};
 
 /// A chat call with a body that need not be JSON.
 fn with_body(key: &str, body: impl Into<Bytes>) -> Request<Bytes> {
@@ -116,7 +116,10 @@ async fn who_sends_all_of_a_body_before_it_reads_gets_its_refusal() {
         let mut connection = raw(&scene).await;
         connection.write(head(&scene, &format!("{framing}\r\n")).as_bytes()).await.unwrap();
         for number in 0..80 {
-            let piece = "x".repeat(100_000);
+            // Calls, for a reader that took the rest of the body for more requests.
+            let call = head(&scene, &format!("content-length: {}\r\n", BODY.len())) + BODY;
+            let mut piece = call.repeat(100_000 / call.len());
+            piece.push_str(&" ".repeat(100_000 - piece.len()));
             let piece =
                 if framing.ends_with("chunked") { format!("{:x}\r\n{piece}\r\n", 100_000) } else { piece };
             connection.write(piece.as_bytes()).await.unwrap();
@@ -127,6 +130,7 @@ async fn who_sends_all_of_a_body_before_it_reads_gets_its_refusal() {
         }
         let answer = connection.read_to_end().await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 413 "), "{framing}: {answer}");
+        assert_eq!((answer.matches("HTTP/1.1").count(), scene.azure.requests().len()), (1, 0), "{framing}");
     }
     scene.unharmed().await.unwrap();
 }
