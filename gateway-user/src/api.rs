@@ -14,6 +14,15 @@ pub enum Api {
 }
 
 impl Api {
+    /// Whether its answers have text, which is billed by output tokens.
+    #[must_use]
+    pub const fn writes_text(self) -> bool {
+        match self {
+            Self::ChatCompletions | Self::Completions | Self::Responses => true,
+            Self::Embeddings => false,
+        }
+    }
+
     /// Whether its streams carry usage only when the request's `stream_options.include_usage` says so.
     #[must_use]
     pub const fn usage_is_optional(self) -> bool {

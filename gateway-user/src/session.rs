@@ -79,7 +79,7 @@ impl WorkerState {
         }
     }
 
-    /// Lets all that is ready go before a new connection: what its handshake takes is many times what a call does.
+    /// Runs every task that is ready before a new connection's TLS handshake, which takes many times as long as a call.
     pub(crate) async fn calls_first(&self) {
         self.handshakes.take().await;
     }

@@ -1,8 +1,8 @@
-//! What every TCP connection of the gateway's is bounded by, on either side.
+//! The kernel's receive buffer of each TCP connection, towards callers and towards backends.
 
-/// What the kernel may hold of one connection that the gateway does not read, as where a caller takes nothing of a long
-/// answer, in bytes. Linux doubles it for its own needs, and grows what is not set to 6 MiB and more (tcp(7)): a few hundred
-/// such connections would use up the memory that all connections of the machine share.
+/// The receive buffer in bytes, which fills while the gateway does not read. Linux doubles the number for its own needs. A
+/// buffer without a size set grows to 6 MiB and more (tcp(7)), and a few hundred of those use up the memory that all
+/// connections of the machine share.
 pub(crate) const RECEIVE_BUFFER: u32 = 256 * 1024;
 
 #[cfg(test)]

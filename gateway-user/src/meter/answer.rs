@@ -1,5 +1,7 @@
 //! An answer in one piece whose usage is too small to be right: how much text it has.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 
 use super::usage::Usage;
@@ -8,20 +10,19 @@ use crate::model::Encoding;
 use crate::tokens::OutputCounter;
 use crate::units::Tokens;
 
-/// The output tokens in the text of an answer, at least; nothing where upstream's count fits it, or none was read.
+/// Whether an answer of so many bytes may have as few output tokens as its usage says, so that its text need not be counted.
+#[must_use]
+pub const fn accounts_for(usage: &Usage, bytes: usize) -> bool {
+    usage.accounts_for((bytes as u64).saturating_sub(FRAME))
+}
+
+/// The output tokens in the text of an answer, or zero where upstream's count fits the text.
 ///
-/// An answer is read only where it has many more bytes than its usage accounts for, and tokenised only where its text has, too.
-/// What cannot be read counts as nothing: this is for doubting a count, never for making one.
-pub fn unaccounted(
-    parts: impl IntoIterator<Item = Bytes> + Clone,
-    encoding: Encoding,
-    usage: &Usage,
-) -> Tokens {
-    let bytes: u64 = parts.clone().into_iter().map(|part| part.len() as u64).sum();
-    if usage.accounts_for(bytes.saturating_sub(FRAME)) {
-        return Tokens::ZERO;
-    }
-    let document = parts.into_iter().collect::<Vec<_>>().concat();
+/// Only a text with many more bytes than its usage accounts for is tokenised. An answer that is no JSON counts as zero: this
+/// is for doubting a count, never for making one.
+#[must_use]
+pub fn unaccounted(parts: &VecDeque<Bytes>, encoding: Encoding, usage: &Usage) -> Tokens {
+    let document = parts.iter().map(Bytes::as_ref).collect::<Vec<_>>().concat();
     let Ok(answer) = serde_json::from_slice::<Whole<'_>>(&document) else { return Tokens::ZERO };
     let mut output = OutputCounter::new(encoding);
     for choice in &answer.choices {
@@ -50,8 +51,8 @@ mod tests {
         let usage = Usage { output: Tokens::new(output), ..Usage::default() };
         // In pieces, as it comes.
         let (start, end) = answer.split_at(answer.len() / 2);
-        let parts = [start, end].map(|part| Bytes::copy_from_slice(part.as_bytes()));
-        unaccounted(parts, Encoding::O200k, &usage).get()
+        let parts = [start, end].map(|part| Bytes::copy_from_slice(part.as_bytes())).into();
+        unaccounted(&parts, Encoding::O200k, &usage).get()
     }
 
     #[test]

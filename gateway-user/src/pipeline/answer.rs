@@ -130,7 +130,7 @@ pub(super) async fn relay(
             &mut call,
             source,
             head.status,
-            Holding { document, reserved: &mut reserved, worker: &session.worker },
+            Holding { document, reserved: &mut reserved, worker: &session.worker, api: manner.api },
         )
         .await?
         {
@@ -190,6 +190,7 @@ struct Holding<'a> {
     document: Document,
     reserved: &'a mut Reserved,
     worker: &'a WorkerState,
+    api: Api,
 }
 
 /// Holds a JSON answer until its usage is known, so that its head can say it. One that is too long, or for which there is no
@@ -200,7 +201,7 @@ async fn hold(
     status: StatusCode,
     holding: Holding<'_>,
 ) -> Result<Held, Refusal> {
-    let Holding { mut document, reserved, worker } = holding;
+    let Holding { mut document, reserved, worker, api } = holding;
     let mut parts = VecDeque::new();
     let (mut bytes_held, mut of_turn) = (0, 0);
     let refusal = loop {
@@ -231,11 +232,20 @@ async fn hold(
         }
     };
     let mut metered = document.metered();
-    if status.is_success()
+    if let Some(usage) = metered.usage
+        && status.is_success()
         && !document.is_compressed()
-        && let Some(usage) = &metered.usage
+        && api.writes_text()
+        && !answer::accounts_for(&usage, bytes_held)
     {
-        metered.seen = answer::unaccounted(parts.iter().cloned(), call.deployment.facts.encoding, usage);
+        // It may be a megabyte: no work for a worker.
+        let (parts, encoding) = (parts.clone(), call.deployment.facts.encoding);
+        let counting = call
+            .gateway
+            .compute
+            .run(&call.tenant.name, move |_stop| answer::unaccounted(&parts, encoding, &usage));
+        // It can only fail by a panic, and then upstream's count stands.
+        metered.seen = counting.await.unwrap_or_default();
     }
     let end = match &refusal {
         _ if !status.is_success() => error(status, &parts),

@@ -187,7 +187,7 @@ const BLOCK: usize = 64 * 1024;
 
 /// A body that a refusal leaves unread. Some clients lose the answer when their request is reset before all of it was sent
 /// (curl before 8: "HTTP/2 stream was not closed cleanly"), and an HTTP/1.1 connection with an unread body cannot be used
-/// again. So what is small is read and dropped first. A large one is dropped after the answer, on a connection that ends.
+/// again. So a body of at most 64 KiB is read and dropped before the answer, and a larger one after it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Unread {
     /// The caller sends its body only once it is asked to (RFC 9110, 10.1.1), and after a refusal not at all.

@@ -193,7 +193,7 @@ async fn serve_http1(
     let io = Timed::new(stream, activity, listen.idle_timeout, Some(listen.header_timeout));
     let service = service_fn(|request| answer(&session, session.open_call(), request));
     let mut builder = http1::Builder::new();
-    // What is read at once, too: half a megabyte, as hyper has it, is a third of a millisecond that others wait.
+    // This bounds each read, too. By itself hyper reads half a megabyte of a long body while all other connections wait.
     builder.max_headers(MOST_HEADERS).max_header_size(LONGEST_HEAD).max_buf_size(LONGEST_HEAD);
     let mut connection = builder.serve_connection(io, service);
     let ended = tokio::select! {

@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 pub(super) struct Lane(Mutex<()>);
 
 impl Lane {
-    /// Reads what still comes, and drops it, until the caller has closed too or has had its time.
+    /// Reads and drops bytes until the caller closes the connection, for [`LINGER`] at most.
     pub(super) async fn linger(&self, mut socket: impl AsyncRead + Unpin) {
         let dropped = async {
             let mut space = vec![0; PIECE];

@@ -163,7 +163,7 @@ mod tests {
 
     /// A connection whose headers may take 20 ms, and that has just received some bytes of them.
     async fn headers_begin() -> (Timed<tokio::io::DuplexStream>, tokio::io::DuplexStream) {
-        let (near, mut far) = tokio::io::duplex(64 * 1024);
+        let (near, mut far) = tokio::io::duplex(64);
         let (idle, headers) = (Duration::from_hours(1), Duration::from_millis(20));
         let mut connection = Timed::new(near, Arc::new(Activity::new()), idle, Some(headers));
         far.write_all(b"GET / HTTP/1.1").await.unwrap();

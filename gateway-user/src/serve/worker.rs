@@ -21,8 +21,8 @@ use crate::supervise::panics::{Scope, Scoped};
 
 /// Connections that may wait for a worker's attention.
 const QUEUE: usize = 1024;
-/// Tasks that are run between two looks at what has arrived. Each of a connection's that brings a long body takes a tenth of a
-/// millisecond, and what arrives meanwhile waits for all of them; tokio's own 61 are for short ones.
+/// Tasks that run between two looks at the sockets: tokio's default is 61. A task that reads a long body takes much longer than
+/// most, and a small call that arrives waits for all 16.
 const TASKS_BETWEEN_LOOKS: u32 = 16;
 /// How often connections that have been idle for too long are looked for.
 const SWEEP: Duration = Duration::from_secs(5);
